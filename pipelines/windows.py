@@ -12,6 +12,7 @@ from typing import Final, Literal, TypeAlias
 
 from pipelines.errors import ConfigError
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ZERO: Final = timedelta(0)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _SECOND: Final = timedelta(seconds=1)
@@ -50,6 +51,15 @@ def _as_utc(instant: datetime) -> datetime:
         raise ValueError(f"{instant.isoformat()} is not an instant in UTC")
     # A zone such as Europe/London has offset zero only for part of the year.
     return instant.replace(tzinfo=UTC)
+
+
+def microseconds(instant: datetime) -> int:
+    """Return the microseconds since 1970-01-01 UTC, negative before; exact.
+
+    Raises:
+        ValueError: the instant is not in UTC.
+    """
+    return (_as_utc(instant) - _EPOCH) // _MICROSECOND
 
 
 def _compact(instant: datetime) -> str:

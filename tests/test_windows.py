@@ -3,7 +3,7 @@ from itertools import islice, pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from pipelines.errors import ConfigError
@@ -13,6 +13,7 @@ from pipelines.windows import (
     FixedWindow,
     Grid,
     TimeWindow,
+    microseconds,
     parse_duration,
     parse_window,
 )
@@ -22,6 +23,8 @@ DAY = timedelta(days=1)
 NO_LAG = timedelta(0)
 NAIVE = datetime.fromisoformat("2023-01-01")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+FIRST = datetime.min.replace(tzinfo=UTC)
+LAST = datetime.max.replace(tzinfo=UTC)
 HOURLY = Grid(HOUR, EPOCH)
 DAILY = Grid(DAY, EPOCH)
 
@@ -296,7 +299,8 @@ def test_due_windows_run_from_the_first_event_to_the_last_due(grid, first, ahead
     last = grid.last_due(now=now, lag=lag)
     assert last is not None
     assert last.end + lag <= now < last.end + grid.every + lag
-    assert due == (list(grid.overlapping(first, last.start)) if last.end > first else [])
+    until = max(first, last.start)
+    assert due == (list(grid.overlapping(first, until)) if last.end > first else [])
 
 
 def test_nothing_is_due_when_the_lag_reaches_before_the_calendar():
@@ -312,16 +316,21 @@ def test_a_negative_lag_is_refused():
 @pytest.mark.parametrize(
     ("grid", "instant"),
     [
-        pytest.param(HOURLY, datetime.max.replace(tzinfo=UTC), id="end-after-9999"),
-        pytest.param(
-            Grid(timedelta(weeks=1), EPOCH), datetime.min.replace(tzinfo=UTC), id="start-before-1"
-        ),
+        pytest.param(HOURLY, LAST, id="end-after-9999"),
+        pytest.param(Grid(timedelta(weeks=1), EPOCH), FIRST, id="start-before-1"),
         pytest.param(Grid(timedelta(days=999_999_999), EPOCH), at("1969-12-31"), id="huge"),
     ],
 )
 def test_a_window_that_leaves_the_calendar_is_a_config_error(grid, instant):
     with pytest.raises(ConfigError, match="years 1 to 9999"):
         grid.window_at(instant)
+
+
+@given(count=st.integers(microseconds(FIRST), microseconds(LAST)))
+@example(count=microseconds(FIRST))
+@example(count=microseconds(LAST))
+def test_microseconds_are_counted_exactly_from_1970(count):
+    assert microseconds(EPOCH + timedelta(microseconds=count)) == count
 
 
 def test_a_naive_instant_is_never_taken_for_utc():
