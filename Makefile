@@ -1,0 +1,65 @@
+# Needs Python 3.11 or newer and make; everything else comes from requirements.lock into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+LOCK_BIN := build/lock/bin
+
+# Prefect keeps to itself: its state stays in this folder, it calls nobody, and it talks to no
+# server that the shell happens to point at.
+export PREFECT_HOME := $(CURDIR)/.prefect
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 120
+unexport PREFECT_API_URL PREFECT_API_KEY PREFECT_PROFILE
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo check test bench bench-quick lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'Python 3.11 or newer is needed: make PYTHON=python3.11 …' >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# --no-deps: the lock is complete, and pip before 23.3 mistakes `sqlalchemy[asyncio]` in a hashed
+# file for a second, unpinned requirement. `pip check` proves that nothing is missing.
+$(STAMP): requirements.lock pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip check
+	@touch $@
+
+install: $(STAMP) ## make .venv from requirements.lock
+
+demo: $(STAMP) ## export the bundled sample of real calls
+	$(BIN)/python -m flows.export configs/demo.yaml
+
+check: $(STAMP) ## lint, format, types and import rules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check ## check, then all tests with branch coverage
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+bench: $(STAMP) ## paired runs against other tools on 1 GB
+	$(BIN)/python -m tests.benchmarks.paired --gb 1
+
+bench-quick: $(STAMP) ## the same, small
+	$(BIN)/python -m tests.benchmarks.paired --quick
+
+# One lock for every platform is what uv writes and pip does not; it gets a venv of its own.
+# `make lock UPGRADE=--upgrade` moves every pin; without it only what pyproject.toml asks changes.
+lock: ## make requirements.lock again from pyproject.toml
+	test -x $(LOCK_BIN)/uv || { $(PYTHON) -m venv build/lock && $(LOCK_BIN)/pip install --quiet 'uv>=0.13'; }
+	$(LOCK_BIN)/uv pip compile pyproject.toml --group dev --output-file requirements.lock --quiet \
+		--no-config --universal --python-version 3.11 --generate-hashes --no-strip-extras \
+		--no-header --no-annotate --no-emit-index-url $(UPGRADE)
+
+clean: ## remove what make made
+	rm -rf .venv .prefect build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Prefect flows over `pipelines`; importing this package starts nothing."""

@@ -1,0 +1,118 @@
+"""The built wheel holds everything the package reads, and nothing else."""
+
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("pipelines", "flows")
+
+
+def run_python(*arguments, cwd, **environment):
+    return subprocess.run(  # noqa: S603 - this interpreter on our own arguments
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    run_python("-m", "hatchling", "build", "--target", "wheel", "--directory", folder, cwd=ROOT)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def names(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def list_tree(pattern):
+    return {path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern) if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "pipelines/**/*.py",
+        "pipelines/**/*.sql",
+        "pipelines/**/presets/*.yaml",
+        "pipelines/sample/**/*",
+        "flows/**/*.py",
+    ],
+)
+def test_the_wheel_holds_every_file_of(pattern, names):
+    assert list_tree(pattern) <= names
+
+
+def test_the_wheel_holds_the_sample_and_its_licences(names):
+    sample = {name for name in names if name.startswith("pipelines/sample/")}
+
+    assert sum(name.endswith(".parquet") for name in sample) == 8
+    assert sum(name.endswith(".LICENSE") for name in sample) == 7
+    assert "pipelines/sample/ORIGIN.md" in sample
+
+
+def test_the_wheel_holds_nothing_but_the_two_packages(names):
+    tops = {name.split("/")[0] for name in names}
+
+    assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
+    assert not [name for name in names if "__pycache__" in name]
+
+
+def test_the_wheel_names_the_console_script_and_the_python_it_needs(wheel, names):
+    (entry_points,) = (name for name in names if name.endswith("/entry_points.txt"))
+    (metadata,) = (name for name in names if name.endswith("/METADATA"))
+    with zipfile.ZipFile(wheel) as archive:
+        scripts = archive.read(entry_points).decode()
+        described = archive.read(metadata).decode()
+
+    assert "request-logs = pipelines.cli:main" in scripts
+    assert "Name: request-log-export\n" in described
+    assert "Requires-Python: >=3.11\n" in described
+
+
+def test_pipelines_imports_from_the_wheel_without_prefect(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    program = (
+        "import importlib, pkgutil, sys, pipelines\n"
+        "for module in pkgutil.walk_packages(pipelines.__path__, 'pipelines.'):\n"
+        "    if not module.name.endswith('__main__'):\n"
+        "        importlib.import_module(module.name)\n"
+        "print(pipelines.__file__, 'prefect' in sys.modules)"
+    )
+
+    printed = run_python("-c", program, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+
+    assert printed.split() == [str(tmp_path / "pipelines" / "__init__.py"), "False"]
+
+
+def test_the_lock_pins_every_requirement_and_holds_no_address():
+    text = (ROOT / "requirements.lock").read_text("utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("    --hash=sha256:")]
+    pinned = {line.split("==")[0].split("[")[0] for line in lines}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+
+    assert all("==" in line for line in lines)
+    assert "/" not in text
+    assert {normalise(requirement) for requirement in wanted} <= pinned
+
+
+def normalise(requirement):
+    name = requirement
+    for mark in "[<>=":
+        name = name.split(mark)[0]
+    return name.strip().lower().replace("_", "-")
