@@ -1,0 +1,1 @@
+"""Export raw LLM request logs from Parquet batches to committed, partitioned JSONL."""

@@ -1,0 +1,396 @@
+"""One export as a frozen, closed model, and the loader that explains what is wrong with a file."""
+
+import difflib
+import hashlib
+import json
+import re
+import types
+import typing
+from collections.abc import Hashable, Iterator, Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
+
+from pipelines.errors import ConfigError
+from pipelines.filters import EventFilter
+from pipelines.windows import parse_duration
+
+PayloadKind = Literal["json", "text", "json_or_text", "struct"]
+ExtraField = Literal[
+    "id",
+    "requested_at",
+    "received_at",
+    "updated_at",
+    "model",
+    "status_code",
+    "error_message",
+    "completion_id",
+    "finish_reason",
+    "duration_ms",
+    "input_tokens",
+    "output_tokens",
+    "cost",
+    "cache_hit",
+    "project_id",
+    "is_error",
+]
+EventField = Literal[ExtraField, "request", "response", "tags"]
+Compression = Literal["gzip", "zstd", "none"]
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE)
+_PARTITION_KEY = re.compile(r"date|hour|model|status|tags\..+", re.DOTALL)
+_KEY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SHOWN_CHARS = 60
+
+
+def parse_bytes(value: object) -> int:
+    """Return a size in bytes from `134217728`, "128MiB", "128MB" (10^6) or "1G" (10^9)."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = _SIZE.fullmatch(str(value).strip())
+    if match is None:
+        raise ValueError('a size in bytes such as 134217728, "128MiB" or "1GB"')
+    number, unit, binary = match.groups()
+    base = 1024 if binary else 1000
+    return int(float(number) * base ** ("KMGT".index(unit.upper()) + 1 if unit else 0))
+
+
+def _instant(value: object) -> object:
+    """Aware UTC from a YAML date or datetime or ISO text; a time without zone is UTC."""
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    elif isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime.combine(value, time())
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    raise ValueError("a date or an ISO 8601 time")
+
+
+def _duration(value: object) -> object:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+def _duration_text(value: timedelta) -> str:
+    return f"{int(value.total_seconds())}s"
+
+
+Instant = Annotated[datetime, BeforeValidator(_instant)]
+Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_duration_text)]
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class FieldMapping(_Frozen):
+    """Where one field of an event comes from: a column or an SQL expression over columns.
+
+    Attributes:
+        column: name of the batch's column.
+        expression: SQL expression over the batch's columns, instead of `column`.
+        kind: how a payload is stored; only `request` and `response` have one.
+        optional: a batch without the column gives NULL instead of a ContractError.
+    """
+
+    column: str | None = None
+    expression: str | None = None
+    kind: PayloadKind | None = None
+    optional: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: object) -> object:
+        return {"column": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "FieldMapping":
+        if (self.column is None) == (self.expression is None):
+            raise ValueError("exactly one of `column` and `expression` is needed")
+        return self
+
+
+class Source(_Frozen):
+    """Where batches lie, and the mapping from their columns to the fields of an event.
+
+    Attributes:
+        url: folder, prefix or glob of Parquet objects; `file://`, `s3://` or a path relative to
+            the config file.
+        preset: name of a bundled mapping; found by column names when neither it nor `mapping`
+            is given.
+        mapping: fields of an event; on top of the preset's when there is one.
+        date_path: Hive-style date folders below `url`, such as `year=%Y/month=%m`; lets a run
+            list only the folders of its windows. The folder's date must be the event's.
+        valid_times: half-open range of believable event times; others go to window `undated`.
+        storage_options: passed to fsspec (endpoint_url, profile, …); never secrets.
+        on_unreadable_batch: `fail` blocks the windows the batch may feed, `skip` records it.
+    """
+
+    url: str
+    preset: str | None = None
+    mapping: dict[EventField, FieldMapping] = Field(default_factory=dict)
+    date_path: str | None = None
+    valid_times: tuple[Instant, Instant] = (
+        datetime(2000, 1, 1, tzinfo=UTC),
+        datetime(2100, 1, 1, tzinfo=UTC),
+    )
+    storage_options: dict[str, Any] = Field(default_factory=dict)
+    on_unreadable_batch: Literal["fail", "skip"] = "fail"
+
+    @model_validator(mode="after")
+    def _kinds_only_on_payloads(self) -> "Source":
+        for name, mapping in self.mapping.items():
+            if mapping.kind is not None and name not in ("request", "response"):
+                raise ValueError(f"mapping.{name}: only request and response have a `kind`")
+        if self.valid_times[0] >= self.valid_times[1]:
+            raise ValueError("valid_times: the first instant must be before the second")
+        return self
+
+
+class Destination(_Frozen):
+    """The folder or prefix that belongs to this export alone."""
+
+    url: str
+    storage_options: dict[str, Any] = Field(default_factory=dict)
+
+
+class WindowGrid(_Frozen):
+    """The grid of windows.
+
+    Attributes:
+        every: width of a window, `15m`, `1h`, `1d`, `7d`, …
+        start: first instant exported and origin of the grid; by default the grid starts at
+            1970-01-01 and the first window is that of the oldest event.
+        lag: how long after its end a window becomes due.
+    """
+
+    every: Duration
+    start: Instant | None = None
+    lag: Duration = timedelta(minutes=20)
+
+
+class PartitionExpression(_Frozen):
+    """A partition key computed by an SQL expression over the event's fields."""
+
+    name: Annotated[str, Field(pattern=_KEY_NAME.pattern + "$")]
+    expression: str
+
+
+class Sample(_Frozen):
+    """Keep an event by a stable hash of its id.
+
+    Attributes:
+        fraction: share of ids kept, 0 to 1.
+        seed: another seed keeps other ids.
+    """
+
+    fraction: Annotated[float, Field(ge=0, le=1)]
+    seed: int = 0
+
+
+class OrderBy(_Frozen):
+    """Order of records in a partition; ties by batch path, then row."""
+
+    field: Literal["requested_at"] = "requested_at"
+    direction: Literal["asc", "desc"] = "asc"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        if isinstance(value, str):
+            field, _, direction = value.strip().partition(" ")
+            return {"field": field, "direction": direction.strip() or "asc"}
+        return value
+
+
+def _partition_key(value: object) -> object:
+    if isinstance(value, str) and _PARTITION_KEY.fullmatch(value) is None:
+        names = ["date", "hour", "model", "status", "tags.<name>"]
+        near = difflib.get_close_matches(value, names, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"a partition key is one of {', '.join(names)}, or {{name, expression}}{hint}"
+        )
+    return value
+
+
+class ExportConfig(_Frozen):
+    """A named job: what to read, what to keep, how to write it, where to.
+
+    Attributes:
+        name: the export's name; the destination's owner record holds it.
+        filters: conditions that an event must all meet.
+        where: one SQL boolean expression over the event's fields, for what filters cannot say.
+        partition_by: Hive keys, in order; empty writes all parts into one folder.
+        compression: of parts; `gzip` everything reads, `zstd` is smaller and faster.
+        compression_level: the codec's own level; by default 1 for gzip (ISA-L) and 3 for zstd.
+        target_part_bytes: a part closes at this many bytes before compression.
+        extra_fields: event fields added to a record after input, output and tags.
+        exclude_errors: leave out events that the mapping calls errors.
+        remove_duplicates: drop equal records, or equal inputs, within a window.
+        order_by: `requested_at asc` or `desc`; by default batch path, then row.
+        memory_limit: bytes DuckDB may hold; the process needs up to 512 MB more.
+        threads: DuckDB threads; by default the machine's cores.
+        max_partitions: more partitions than this in one window is an error.
+        max_reject_ratio: more rejects than this share of a window's events is an error.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    source: Source
+    destination: Destination
+    filters: tuple[EventFilter, ...] = ()
+    where: str | None = None
+    window: WindowGrid | None = None
+    partition_by: tuple[
+        Annotated[str | PartitionExpression, BeforeValidator(_partition_key)], ...
+    ] = ()
+    compression: Compression = "gzip"
+    compression_level: int | None = None
+    target_part_bytes: Bytes = 128 * 1024**2
+    extra_fields: tuple[ExtraField, ...] = ()
+    exclude_errors: bool = False
+    remove_duplicates: Literal["record", "input", "none"] = "none"
+    sample: Sample | None = None
+    order_by: OrderBy | None = None
+    memory_limit: Bytes = 1024**3
+    threads: Annotated[int, Field(ge=1, le=512)] | None = None
+    max_partitions: Annotated[int, Field(ge=1)] = 10_000
+    max_reject_ratio: Annotated[float, Field(ge=0, le=1)] = 0.01
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ExportConfig":
+        names = [key if isinstance(key, str) else key.name for key in self.partition_by]
+        for label, values in (("partition_by", names), ("extra_fields", self.extra_fields)):
+            if repeated := next((v for v in values if list(values).count(v) > 1), None):
+                raise ValueError(f"{label}: {repeated!r} stands there twice")
+        levels = {"gzip": range(4), "zstd": range(1, 23), "none": range(0)}[self.compression]
+        if self.compression_level is not None and self.compression_level not in levels:
+            allowed = f"{levels[0]} to {levels[-1]}" if levels else "no level"
+            raise ValueError(f"compression_level: {self.compression} takes {allowed}")
+        return self
+
+
+def load_config(path: Path) -> ExportConfig:
+    """Read one YAML file; relative `url`s are resolved against its folder.
+
+    Raises:
+        ConfigError: names the file, every bad key's path, the value seen and the nearest key.
+    """
+    try:
+        document = yaml.load(path.read_text("utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{path}: not UTF-8 text") from exc
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be read: {exc.strerror}") from exc
+    except yaml.YAMLError as exc:
+        raise ConfigError(f"{path}: not valid YAML: {exc}") from exc
+    return parse_config(document, origin=str(path), base=path.resolve().parent)
+
+
+def parse_config(document: object, *, origin: str, base: Path) -> ExportConfig:
+    """Validate a config given as plain data; `origin` stands in messages, `base` roots paths."""
+    if not isinstance(document, dict):
+        raise ConfigError(f"{origin}: an export is a mapping of keys, not {_shown(document)}")
+    for section in ("source", "destination"):
+        part = document.get(section)
+        if isinstance(part, dict) and isinstance(part.get("url"), str):
+            document = {**document, section: {**part, "url": resolve_url(part["url"], base)}}
+    try:
+        return ExportConfig.model_validate(document)
+    except ValidationError as exc:
+        raise ConfigError("\n".join(_explain(exc, origin))) from exc
+
+
+def resolve_url(url: str, base: Path) -> str:
+    """Return `url` absolute: a path without scheme is relative to `base`."""
+    if "://" in url:
+        return url
+    return str(base / Path(url).expanduser()) if url else url
+
+
+def meaning_digest(meaning: Mapping[str, Any]) -> str:
+    """Return the sha256 of plain data, independent of key order."""
+    text = json.dumps(meaning, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """A SafeLoader that refuses a key given twice, which YAML would quietly let win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    "while reading a mapping", node.start_mark, f"{key!r} stands there twice",
+                    key_node.start_mark,
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _explain(exc: ValidationError, origin: str) -> Iterator[str]:
+    for error in exc.errors(include_url=False):
+        where = [part for part in error["loc"] if not _is_type_tag(part)]
+        key_path = ".".join(str(part) for part in where) or "(the whole file)"
+        message = error["msg"].removeprefix("Value error, ")
+        secret = any("storage_options" in str(part) for part in where)
+        if error["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(where[-1]), _keys_at(where[:-1]), n=1, cutoff=0.4)
+            message = "unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
+            known = ", ".join(_keys_at(where[:-1]))
+            message += "" if near or not known else f"; known keys: {known}"
+        elif error["type"] == "missing":
+            yield f"{origin}: {key_path}: this key is needed"
+            continue
+        elif error["type"] == "literal_error":
+            choices = re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
+            near = difflib.get_close_matches(str(error["input"]), choices, n=1, cutoff=0.4)
+            message = f"one of {', '.join(choices)}" + (f"; did you mean {near[0]!r}?" if near else "")
+            message = f"must be {message}"
+        seen = "" if secret else f" (seen: {_shown(error['input'])})"
+        yield f"{origin}: {key_path}: {message}{seen}"
+
+
+def _is_type_tag(part: object) -> bool:
+    """Whether a location's part is pydantic's name of a union member, not a key of the user's."""
+    text = str(part)
+    return text in ("str", "PartitionExpression", "[key]") or "[" in text
+
+
+def _keys_at(path: list[Any]) -> list[str]:
+    """Keys that the model at `path` knows."""
+    model: Any = ExportConfig
+    for part in path:
+        if isinstance(part, int):
+            continue
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return []
+        field = model.model_fields.get(str(part))
+        model = _model_in(field.annotation) if field else None
+    return list(model.model_fields) if isinstance(model, type) else []
+
+
+def _model_in(annotation: Any) -> Any:
+    """The pydantic model inside an annotation such as `tuple[Model, ...] | None`, if any."""
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return annotation if issubclass(annotation, BaseModel) else None
+    found = (_model_in(inner) for inner in typing.get_args(annotation))
+    return next((model for model in found if model), None)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"

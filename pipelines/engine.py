@@ -1,0 +1,140 @@
+"""DuckDB connections: sandboxed, limited, in UTC, with this package's macros."""
+
+import functools
+import importlib.resources
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+
+import duckdb
+
+from pipelines.errors import ConfigError, ContractError, PipelineError, ResourceError
+
+_MACROS = (
+    "single_line",
+    "lenient_json",
+    "strict_json",
+    "json_payload",
+    "json_or_text_payload",
+    "malformed_detail",
+    "tags_from_list",
+    "tags_from_text",
+)
+_MIN_MEMORY_BYTES = 350_000_000  # DuckDB 2.0 fails on ordinary batches below that
+
+
+@functools.cache
+def statement(name: str) -> str:
+    """Return the text of `sql/<name>.sql`."""
+    return importlib.resources.files("pipelines").joinpath(f"sql/{name}.sql").read_text("utf-8")
+
+
+def compose(name: str, **slots: str) -> str:
+    """Return statement `name` with its `{{slot}}`s filled.
+
+    Slots hold only SQL that this package built from checked parts: expressions that
+    `expressions.py` parsed, quoted identifiers, and literals from a closed set. Values are bound.
+    """
+    text = statement(name)
+    for slot, sql in slots.items():
+        marker = "{{" + slot + "}}"
+        if marker not in text:
+            raise ValueError(f"{name}.sql has no slot {marker}")
+        text = text.replace(marker, sql)
+    return text
+
+
+def quote(identifier: str) -> str:
+    """Return a quoted SQL identifier."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+@contextmanager
+def connect(
+    *, memory_limit: int, threads: int | None, readable: Sequence[str] = ()
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a connection that reads only below `readable` and whose settings are locked.
+
+    Args:
+        memory_limit: bytes DuckDB may hold before it spills.
+        threads: worker threads; None is one per core.
+        readable: absolute folders that `read_parquet` may open; all else is refused.
+
+    Raises:
+        ConfigError: the limit is below what DuckDB needs.
+    """
+    if memory_limit < _MIN_MEMORY_BYTES:
+        raise ConfigError(
+            f"memory_limit: {memory_limit} bytes is too little for DuckDB; "
+            f"give at least {_MIN_MEMORY_BYTES}"
+        )
+    spill = mkdtemp(prefix="request-logs-spill-")
+    con = duckdb.connect(
+        config={
+            "memory_limit": f"{memory_limit}B",
+            "threads": threads or os.cpu_count() or 1,
+            "temp_directory": spill,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+    )
+    try:
+        con.execute("set TimeZone = 'UTC'")
+        con.execute("set preserve_insertion_order = true")
+        con.execute("set arrow_large_buffer_size = true")
+        # A join keeps the order of its left side only while that side is the one that streams.
+        con.execute("set disabled_optimizers = 'join_order,build_side_probe_side'")
+        for macro in _MACROS:
+            con.execute(statement(macro))
+        folders = [folder.rstrip("/") + "/" for folder in readable]
+        con.execute("set allowed_directories = $folders", {"folders": folders})
+        con.execute("set enable_external_access = false")
+        con.execute("set lock_configuration = true")
+        yield con
+    finally:
+        con.close()
+        shutil.rmtree(spill, ignore_errors=True)
+
+
+@contextmanager
+def engine_errors(doing: str) -> Iterator[None]:
+    """Turn DuckDB's errors into ours; `doing` says what was under way, without payload text.
+
+    Errors inside of an Arrow stream arrive as OSError with DuckDB's text.
+    """
+    try:
+        yield
+    except (duckdb.Error, OSError) as exc:
+        raise _translated(exc, doing) from exc
+
+
+class NotUtf8Error(ContractError):
+    """A text column holds bytes that are not UTF-8; it must be read as bytes."""
+
+
+def _translated(exc: duckdb.Error | OSError, doing: str) -> PipelineError:
+    """Our error for one of DuckDB's, whose own text is cut to the first line."""
+    line = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
+    if "Invalid string encoding" in line:
+        return NotUtf8Error(f"{doing}: text that is not UTF-8")
+    if "No space left" in line:
+        return ResourceError(
+            f"{doing}: no space left to spill; free space in the temporary folder (TMPDIR) "
+            f"or raise memory_limit"
+        )
+    if line.startswith("Out of Memory Error"):
+        return ResourceError(
+            f"{doing}: DuckDB needs more than memory_limit; raise memory_limit or lower threads"
+        )
+    if line.startswith(("Binder Error", "Parser Error", "Catalog Error")):
+        return ConfigError(f"{doing}: {line}")
+    return ContractError(f"{doing}: {_without_values(line)}")
+
+
+def _without_values(line: str) -> str:
+    """DuckDB quotes the value it could not convert, which may be an event's own text."""
+    return re.sub(r"(?<=[\s(])(['\"]).*\1", "'…'", line)

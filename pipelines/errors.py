@@ -1,0 +1,61 @@
+"""Every error this package raises on purpose.
+
+PipelineError
+├── ConfigError           the YAML, a parameter or an option is wrong: fix it, rerun
+├── ContractError         raw events break the source's schema: tell the producer
+├── QualityError          the run worked but its result must not be committed
+├── ResourceError         memory or disk ran out: raise the named limit
+└── StorageError          object storage refused or failed
+    ├── BatchChangedError     an object changed while it was read: plan again
+    └── ThrottledError        busy or broken for a moment: the only retryable one
+"""
+
+from typing import ClassVar
+
+
+class PipelineError(Exception):
+    """Base of the tree; `except PipelineError` catches every deliberate error."""
+
+    retryable: ClassVar[bool] = False
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(PipelineError):
+    """A config file, a parameter or an expression is wrong; nothing was touched."""
+
+    exit_code = 2
+
+
+class ContractError(PipelineError):
+    """Batches do not fit the mapping; `batch` and `column` name the place."""
+
+    def __init__(self, message: str, *, batch: str = "", column: str = "") -> None:
+        super().__init__(message)
+        self.batch = batch
+        self.column = column
+
+
+class QualityError(PipelineError):
+    """The run finished but must not be committed: ledger, rejects, or a part that is not there."""
+
+
+class ResourceError(PipelineError):
+    """Memory, disk or spill space ran out; the message names the setting to raise."""
+
+
+class StorageError(PipelineError):
+    """Object storage refused or failed; `url` is the object, credentials removed."""
+
+    def __init__(self, message: str, *, url: str = "") -> None:
+        super().__init__(message)
+        self.url = url
+
+
+class BatchChangedError(StorageError):
+    """An object was overwritten or removed between listing and reading; plan again."""
+
+
+class ThrottledError(StorageError):
+    """The store is busy, timed out or broke the connection; calling again is safe."""
+
+    retryable = True

@@ -1,0 +1,338 @@
+"""From lines to parts: one byte budget, exact chunks, compression and upload on worker threads.
+
+The bytes of a part depend on its lines, the codec and its level, never on threads or memory:
+lines are cut into chunks of exactly 1 MiB, and each part's chunks are compressed in order.
+"""
+
+import hashlib
+import os
+import threading
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from tempfile import TemporaryFile
+from types import TracebackType
+from typing import Any
+
+from pipelines.codecs import Codec, open_codec
+from pipelines.config import Compression
+from pipelines.errors import QualityError, ResourceError
+from pipelines.storage import ObjectWriter, Store
+
+_CHUNK_BYTES = 1024**2  # best of 256 KiB, 1 MiB and 4 MiB for speed and for memory
+_STREAMS = 64  # parts with a compressor and a writer open; the others wait as raw bytes
+_REMOTE_STREAMS = 16  # each buffers up to 8 MiB for a multipart upload
+_SPILL_TO = 0.5  # spilling frees half of the budget at once
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One finished object: its path and partition, sizes, and digests of its bytes."""
+
+    path: str
+    partition: str
+    bytes: int
+    raw_bytes: int
+    records: int
+    sha256: str
+    md5: str
+
+
+class PartExistsError(QualityError):
+    """The part's name is taken by other bytes; the shard is written again under another attempt."""
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """Up to 1 MiB of lines: what was spilled, then what is in memory."""
+
+    spilled: list[tuple[int, int]]
+    memory: bytearray
+
+    @property
+    def bytes(self) -> int:
+        return sum(size for _, size in self.spilled) + len(self.memory)
+
+
+class _OpenPart:
+    """A part that takes lines; its stream opens once a chunk is full and a place is free."""
+
+    __slots__ = (
+        "chunk",
+        "chunk_bytes",
+        "closed",
+        "codec",
+        "draining",
+        "md5",
+        "partition",
+        "path",
+        "queue",
+        "raw_bytes",
+        "records",
+        "sha256",
+        "streaming",
+        "writer",
+        "written",
+    )
+
+    def __init__(self, partition: str, path: str) -> None:
+        self.partition = partition
+        self.path = path
+        self.chunk = _Chunk([], bytearray())
+        self.chunk_bytes = 0
+        self.queue: deque[_Chunk] = deque()
+        self.raw_bytes = 0
+        self.records = 0
+        self.closed = False
+        self.streaming = False
+        self.draining = False
+        self.codec: Codec | None = None
+        self.writer: ObjectWriter | None = None
+        self.written = 0
+        self.sha256 = hashlib.sha256()
+        self.md5 = hashlib.md5(usedforsecurity=False)
+
+
+class PartWriter:
+    """Writes whole lines into the open part of their partition, and closes parts at their size.
+
+    Use as a context manager: leaving it by an exception aborts every open part.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        name: Callable[[str, int], str],
+        *,
+        compression: Compression,
+        level: int | None,
+        target_part_bytes: int,
+        budget_bytes: int,
+        workers: int,
+    ) -> None:
+        """Open a writer; `name(partition, n)` gives the path of the n-th part."""
+        self._store = store
+        self._name = name
+        self._compression: Compression = compression
+        self._level = level
+        self._target = target_part_bytes
+        self._budget = budget_bytes
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="parts")
+        self._streams = _STREAMS if store.is_local else _REMOTE_STREAMS
+        self._open: dict[str, _OpenPart] = {}
+        self._started = 0
+        self._partitions: set[str] = set()
+        self._finished: list[Part] = []
+        self._all: set[_OpenPart] = set()
+        self._held = 0  # bytes of lines in memory
+        self._jobs = 0
+        self._changed = threading.Condition()
+        self._error: BaseException | None = None
+        self._spill: Any = None
+        self._spilled = 0
+
+    def __enter__(self) -> "PartWriter":
+        """Return the writer."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Abort what is still open, and free threads and spill space."""
+        with self._changed:
+            self._error = self._error or exc or RuntimeError("closed")
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for part in self._all:
+            if part.writer is not None:
+                part.writer.abort()
+        if self._spill is not None:
+            self._spill.close()
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions have got a line so far."""
+        return len(self._partitions)
+
+    def write(
+        self, partition: str, data: memoryview, offsets: memoryview, first: int, last: int
+    ) -> None:
+        """Add lines `first` to `last` (exclusive); line i is data[offsets[i]:offsets[i + 1]]."""
+        while first < last:
+            part = self._open.get(partition)
+            if part is None:
+                part = self._start(partition)
+            end = offsets[first] + self._target - part.raw_bytes
+            cut = min(bisect_left(offsets, end, first + 1, last), last)
+            self._append(part, data[offsets[first] : offsets[cut]])
+            part.records += cut - first
+            first = cut
+            if part.raw_bytes >= self._target:
+                self._close(part)
+        if self._held > self._budget:
+            self._make_room()
+
+    def finish(self) -> list[Part]:
+        """Close every open part, wait until all are written, and return them by path."""
+        for partition in sorted(self._open):
+            self._close(self._open[partition])
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs == 0 or self._error is not None)
+            self._raise_error()
+        return sorted(self._finished, key=lambda part: part.path)
+
+    def _start(self, partition: str) -> _OpenPart:
+        # Numbered across partitions: on a disk that ignores case, two of them may be one folder.
+        part = _OpenPart(partition, self._name(partition, self._started))
+        self._started += 1
+        self._partitions.add(partition)
+        self._open[partition] = part
+        self._all.add(part)
+        return part
+
+    def _append(self, part: _OpenPart, data: memoryview) -> None:
+        part.raw_bytes += len(data)
+        with self._changed:
+            self._held += len(data)
+        while len(data):
+            room = _CHUNK_BYTES - part.chunk_bytes
+            piece = data[:room]
+            part.chunk.memory += piece
+            part.chunk_bytes += len(piece)
+            data = data[room:]
+            if part.chunk_bytes == _CHUNK_BYTES:
+                self._seal(part)
+
+    def _seal(self, part: _OpenPart) -> None:
+        with self._changed:
+            self._raise_error()
+            part.queue.append(part.chunk)
+            part.chunk, part.chunk_bytes = _Chunk([], bytearray()), 0
+            if not part.streaming and self._streams > 0:
+                part.streaming = True
+                self._streams -= 1
+            if part.streaming:
+                self._submit(part)
+
+    def _close(self, part: _OpenPart) -> None:
+        del self._open[part.partition]
+        with self._changed:
+            self._raise_error()
+            part.queue.append(part.chunk)
+            part.closed = True
+            self._submit(part)
+
+    def _submit(self, part: _OpenPart) -> None:
+        if not part.draining:
+            part.draining = True
+            self._jobs += 1
+            future = self._pool.submit(self._drain, part)
+            future.add_done_callback(self._note)
+
+    def _note(self, future: "Future[None]") -> None:
+        with self._changed:
+            if not future.cancelled() and (error := future.exception()) is not None:
+                self._error = self._error or error
+            self._jobs -= 1
+            self._changed.notify_all()
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _drain(self, part: _OpenPart) -> None:
+        """On a worker: compress and write the part's queued chunks in order; end it if closed."""
+        while True:
+            with self._changed:
+                if self._error is not None:
+                    return
+                if not part.queue:
+                    part.draining = False
+                    break
+                chunk = part.queue.popleft()
+                last = part.closed and not part.queue
+            self._write_chunk(part, chunk)
+            with self._changed:
+                self._held -= len(chunk.memory)
+                self._changed.notify_all()
+            if last:
+                self._commit(part)
+                return
+
+    def _write_chunk(self, part: _OpenPart, chunk: _Chunk) -> None:
+        if part.codec is None or part.writer is None:
+            part.codec = open_codec(self._compression, self._level)
+            part.writer = self._store.open_writer(part.path)
+        data = chunk.memory
+        if chunk.spilled:
+            pieces = [os.pread(self._spill.fileno(), size, at) for at, size in chunk.spilled]
+            data = bytearray(b"".join([*pieces, chunk.memory]))
+        self._write_bytes(part, part.codec.compress(data))
+
+    def _write_bytes(self, part: _OpenPart, data: bytes | bytearray) -> None:
+        if data and part.writer is not None:
+            part.sha256.update(data)
+            part.md5.update(data)
+            part.written += len(data)
+            part.writer.write(data)
+
+    def _commit(self, part: _OpenPart) -> None:
+        if part.codec is None or part.writer is None:
+            raise RuntimeError("a closed part has at least one chunk")
+        self._write_bytes(part, part.codec.flush())
+        created = part.writer.commit()
+        digest = part.sha256.hexdigest()
+        if not created and self._store.sha256(part.path) != digest:
+            raise PartExistsError(f"{part.path} exists with other bytes")
+        with self._changed:
+            self._streams += part.streaming
+            self._all.discard(part)
+            self._finished.append(
+                Part(
+                    path=part.path,
+                    partition=part.partition,
+                    bytes=part.written,
+                    raw_bytes=part.raw_bytes,
+                    records=part.records,
+                    sha256=digest,
+                    md5=part.md5.hexdigest(),
+                )
+            )
+
+    def _make_room(self) -> None:
+        """Wait for the workers; what they cannot take yet goes to disk, largest first."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._held <= self._budget or self._jobs == 0 or self._error is not None
+            )
+            self._raise_error()
+            if self._held <= self._budget:
+                return
+            waiting = sorted(
+                (part for part in self._all if not part.draining and not part.closed),
+                key=lambda part: part.raw_bytes - part.written,
+                reverse=True,
+            )
+            for part in waiting:
+                for chunk in (*part.queue, part.chunk):
+                    self._spill_chunk(chunk)
+                if self._held <= self._budget * _SPILL_TO:
+                    return
+
+    def _spill_chunk(self, chunk: _Chunk) -> None:
+        if not chunk.memory:
+            return
+        try:
+            if self._spill is None:
+                self._spill = TemporaryFile(prefix="request-logs-parts-")  # noqa: SIM115 - closed in __exit__
+            os.pwrite(self._spill.fileno(), chunk.memory, self._spilled)
+        except OSError as exc:
+            raise ResourceError(
+                f"no space left to spill open partitions ({exc.strerror}); free space in the "
+                f"temporary folder (TMPDIR) or partition by fewer values"
+            ) from exc
+        chunk.spilled.append((self._spilled, len(chunk.memory)))
+        self._spilled += len(chunk.memory)
+        self._held -= len(chunk.memory)
+        chunk.memory = bytearray()

@@ -1,0 +1,324 @@
+"""One shard of a window: batches in; parts, rejects and counts out.
+
+A shard's work and its result are small plain values, so a shard can run in any process on any
+machine that has this package and credentials.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.config import ExportConfig
+from pipelines.engine import connect, engine_errors, statement
+from pipelines.errors import ConfigError
+from pipelines.layout import SUFFIXES, part_path, partition_path, rejects_path
+from pipelines.parts import Part, PartExistsError, PartWriter
+from pipelines.reshape import EXPORTED
+from pipelines.scans import Session, ShardWork, open_session
+from pipelines.storage import open_store
+from pipelines.windows import UNDATED
+
+_WRITE_BUDGET_BYTES = 128 * 1024**2
+_EXAMPLES = 3  # located rejects kept for each reason
+_ATTEMPTS = 5  # names tried when one is taken by other bytes
+_LOCAL_WRITERS, _REMOTE_WRITERS = 2, 4  # compression is CPU, an upload also waits
+_NO_LIMIT = 2**62
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardResult:
+    """What a shard wrote and counted.
+
+    Attributes:
+        read: events of the window by batch number, counted apart from what became of them.
+        counts: events by (batch number, disposition).
+        examples: by disposition, up to three rejects as (batch path, row).
+        first_us, last_us: range of the exported event times.
+    """
+
+    parts: tuple[Part, ...] = ()
+    rejects: tuple[Part, ...] = ()
+    read: dict[int, int] = field(default_factory=dict)
+    counts: dict[tuple[int, int], int] = field(default_factory=dict)
+    examples: dict[int, tuple[tuple[str, int], ...]] = field(default_factory=dict)
+    first_us: int | None = None
+    last_us: int | None = None
+
+
+def run_shard(work: ShardWork, progress: Progress | None = None) -> ShardResult:
+    """Export one shard; safe to run again, also beside another run of the same work.
+
+    Args:
+        work: what to do.
+        progress: called with events and bytes of lines as they are taken in.
+
+    Raises:
+        PipelineError: nothing of the shard is left open; finished parts stay uncommitted.
+    """
+    for attempt in range(_ATTEMPTS - 1):
+        try:
+            return _run(work, attempt, progress)
+        except PartExistsError:
+            continue
+    return _run(work, _ATTEMPTS - 1, progress)
+
+
+def preview_lines(work: ShardWork, limit: int) -> list[bytes]:
+    """Return the first records of a shard as lines; writes nothing."""
+    lines: list[bytes] = []
+    with open_session(work) as session:
+        for rows in chain.from_iterable(session.lines(scan) for scan in session.scans()):
+            kept = rows.filter(pc.equal(rows.column("disposition"), EXPORTED))
+            lines += [line.encode() for line in kept.column("line").to_pylist()]
+            if len(lines) >= limit:
+                break
+    return lines[:limit]
+
+
+def find_superseded(work: ShardWork) -> list[tuple[int, int]]:
+    """Return (batch, row) of every event of which the work's window has a newer copy."""
+    if "id" not in work.mapping.fields or work.window == UNDATED:
+        return []
+    needed = {
+        column
+        for columns in {entry.columns for entry in work.ranges}
+        for name in ("id", "requested_at", "received_at", "updated_at")
+        for column in work.mapping.reads(name, columns.names)
+    }
+    with open_session(work) as session:
+        session.con.execute(
+            "create temp table event_ids(id varchar, version timestamp, batch integer, row bigint)"
+        )
+        for scan in session.scans(needed):
+            session.collect_ids(scan)
+        with engine_errors("finding the newest copy of each id"):
+            return session.con.execute(statement("find_superseded")).fetchall()
+
+
+def list_keys(work: ShardWork) -> pa.Table:
+    """Return hashes of what a shard would export, to find duplicates: key, batch, row."""
+    reads: list[pa.RecordBatch] = []
+    with open_session(work) as session:
+        for scan in session.scans():
+            reads += session.keys(scan)
+    return pa.Table.from_batches(reads) if reads else pa.table({})
+
+
+def find_duplicates(config: ExportConfig, tables: Sequence[pa.Table]) -> list[tuple[int, int]]:
+    """Return (batch, row) of every copy but the first among the tables of `list_keys`."""
+    filled = [table for table in tables if table.num_rows]
+    if not filled:
+        return []
+    with connect(memory_limit=config.memory_limit, threads=config.threads) as con:
+        con.register("listed_keys", pa.concat_tables(filled))
+        with engine_errors("finding duplicates"):
+            con.execute("create temp table event_keys as select key, batch, row from listed_keys")
+            return con.execute(statement("find_duplicates")).fetchall()
+
+
+def _run(work: ShardWork, attempt: int, progress: Progress | None) -> ShardResult:
+    config = work.config
+    store = open_store(config.destination.url, config.destination.storage_options)
+    suffix = SUFFIXES[config.compression]
+
+    def name_part(partition: str, number: int) -> str:
+        prefix, digest = work.window.prefix, work.digest
+        return part_path(partition, prefix, digest, work.shard, number, suffix, attempt)
+
+    def name_rejects(_partition: str, _number: int) -> str:
+        return rejects_path(work.window.name, work.digest, work.shard)
+
+    with (
+        open_session(work) as session,
+        PartWriter(
+            store,
+            name_part,
+            compression=config.compression,
+            level=config.compression_level,
+            target_part_bytes=config.target_part_bytes,
+            budget_bytes=_WRITE_BUDGET_BYTES,
+            workers=_LOCAL_WRITERS if store.is_local else _REMOTE_WRITERS,
+        ) as parts,
+        PartWriter(
+            store,
+            name_rejects,
+            compression="gzip",
+            level=None,
+            target_part_bytes=_NO_LIMIT,
+            budget_bytes=_WRITE_BUDGET_BYTES // 8,
+            workers=1,
+        ) as rejects,
+    ):
+        tally = _Tally(session)
+        router = _Router(session, parts, rejects)
+
+        def take(reads: Iterable[pa.RecordBatch]) -> None:
+            for rows in reads:
+                tally.add(rows)
+                line_bytes = router.route(rows)
+                if progress is not None:
+                    progress(rows.num_rows, line_bytes)
+
+        for scan in session.scans():
+            tally.add_counts(*session.counts(scan))
+            if config.order_by is None:
+                take(session.lines(scan))
+            else:
+                session.collect_lines(scan)
+        if config.order_by is not None:
+            take(session.ordered_lines())
+        return ShardResult(
+            parts=tuple(parts.finish()),
+            rejects=tuple(rejects.finish()),
+            read=dict(tally.read),
+            counts=dict(tally.counts),
+            examples={number: tuple(found) for number, found in tally.examples.items()},
+            first_us=tally.first_us,
+            last_us=tally.last_us,
+        )
+
+
+class _Tally:
+    """Counts of dispositions, located rejects and the range of times, read by read."""
+
+    def __init__(self, session: Session) -> None:
+        self.read: Counter[int] = Counter()
+        self.counts: Counter[tuple[int, int]] = Counter()
+        self.examples: dict[int, list[tuple[str, int]]] = {}
+        self.first_us: int | None = None
+        self.last_us: int | None = None
+        self._paths = {entry.number: entry.path for entry in session.work.ranges}
+        self._first_reject = session.reshape.rules.first_reject
+
+    def add_counts(
+        self, read: Iterable[tuple[int, int]], dropped: Iterable[tuple[int, int, int]]
+    ) -> None:
+        """Take in a scan's events, and those of them that no line is made of."""
+        for batch, events in read:
+            self.read[batch] += events
+        for batch, disposition, events in dropped:
+            self.counts[batch, disposition] += events
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        """Take in one read of lines."""
+        if not rows.num_rows:
+            return
+        dispositions, batches = rows.column("disposition"), rows.column("batch")
+        first, last = _range(batches)
+        low, high = _range(dispositions)
+        if first == last and low == high:
+            self.counts[first, low] += rows.num_rows
+        else:
+            keys = pc.add(pc.multiply(batches.cast(pa.int64()), high + 1), dispositions)
+            for item in pc.value_counts(keys).to_pylist():
+                self.counts[divmod(item["values"], high + 1)] += item["counts"]
+        if high >= self._first_reject:
+            self._locate(rows)
+        times = rows.column("requested_us")
+        if high != EXPORTED:
+            times = times.filter(pc.equal(dispositions, EXPORTED))
+        if len(times) > times.null_count:
+            first, last = _range(times)
+            self.first_us = first if self.first_us is None else min(self.first_us, first)
+            self.last_us = last if self.last_us is None else max(self.last_us, last)
+
+    def _locate(self, rows: pa.RecordBatch) -> None:
+        rejects = rows.select(["disposition", "batch", "row"]).filter(
+            pc.greater_equal(rows.column("disposition"), self._first_reject)
+        )
+        for reject in rejects.to_pylist():
+            found = self.examples.setdefault(reject["disposition"], [])
+            if len(found) < _EXAMPLES:
+                found.append((self._paths[reject["batch"]], reject["row"]))
+
+
+class _Router:
+    """Sends runs of lines to their partition, or to the rejects, without an object per event."""
+
+    def __init__(self, session: Session, parts: PartWriter, rejects: PartWriter) -> None:
+        self._keys = session.reshape.rules.partition_keys
+        self._first_reject = session.reshape.rules.first_reject
+        self._max_partitions = session.work.config.max_partitions
+        self._parts = parts
+        self._rejects = rejects
+        self._paths: dict[tuple[str | None, ...], str] = {}
+
+    def route(self, rows: pa.RecordBatch) -> int:
+        """Write one read's lines; return their bytes."""
+        lines = rows.column("line")
+        columns = [rows.column(f"p{number}") for number in range(len(self._keys))]
+        codes, values = _combined([rows.column("disposition"), *columns])
+        if codes is None:
+            return self._write(_decoded(0, values), lines, 0, len(lines))
+        order = pc.array_sort_indices(codes)  # stable: lines keep their order in a partition
+        lines = lines.take(order)
+        runs = pc.run_end_encode(codes.take(order))
+        written, start = 0, 0
+        for end, code in zip(runs.run_ends.to_pylist(), runs.values.to_pylist(), strict=True):
+            written += self._write(_decoded(code, values), lines, start, end)
+            start = end
+        return written
+
+    def _write(self, value: Any, lines: pa.Array, start: int, end: int) -> int:
+        disposition, *keys = value
+        if disposition != EXPORTED and disposition < self._first_reject:
+            return 0
+        # Large strings: 64-bit offsets, then bytes that are the file's own.
+        _, offset_buffer, data_buffer = lines.buffers()
+        offsets = memoryview(offset_buffer).cast("q")[lines.offset :]
+        data = memoryview(data_buffer if data_buffer is not None else b"")
+        if disposition == EXPORTED:
+            self._parts.write(self._path(tuple(keys)), data, offsets, start, end)
+        else:
+            self._rejects.write("", data, offsets, start, end)
+        return offsets[end] - offsets[start]
+
+    def _path(self, values: tuple[str | None, ...]) -> str:
+        path = self._paths.get(values)
+        if path is None:
+            path = self._paths[values] = partition_path(self._keys, values)
+        if self._parts.partitions > self._max_partitions:
+            raise too_many_partitions(self._keys, self._max_partitions)
+        return path
+
+
+def too_many_partitions(keys: Sequence[str], limit: int) -> ConfigError:
+    """Return the error for a window with more partitions than allowed."""
+    return ConfigError(
+        f"partition_by {', '.join(keys)}: a window has more than {limit} partitions; choose keys "
+        f"with fewer values, or raise max_partitions"
+    )
+
+
+def _combined(columns: Sequence[pa.Array]) -> tuple[pa.Array | None, list[list[Any]]]:
+    """One number a row that stands for its values, None when all rows agree; and the values."""
+    codes, dictionaries = None, []
+    for column in columns:
+        encoded = column.dictionary_encode(null_encoding="encode")
+        dictionaries.append(encoded.dictionary.to_pylist())
+        if len(dictionaries[-1]) > 1:
+            indices = encoded.indices.cast(pa.int64())
+            width = len(dictionaries[-1])
+            codes = indices if codes is None else pc.add(pc.multiply(codes, width), indices)
+    return codes, dictionaries
+
+
+def _decoded(code: int, dictionaries: list[list[Any]]) -> list[Any]:
+    """The values that a number of `_combined` stands for."""
+    values = []
+    for dictionary in reversed(dictionaries):
+        code, place = divmod(code, len(dictionary))
+        values.append(dictionary[place])
+    return values[::-1]
+
+
+def _range(numbers: pa.Array) -> tuple[int, int]:
+    found = pc.min_max(numbers).as_py()
+    return found["min"], found["max"]

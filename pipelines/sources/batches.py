@@ -1,0 +1,244 @@
+"""Batches: finding them, and what their Parquet footers say of rows, columns and event times."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from fractions import Fraction
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.config import Source
+from pipelines.engine import compose, connect, engine_errors
+from pipelines.layout import DatePath
+from pipelines.sources.fetch import Spool, read_footer
+from pipelines.sources.mapping import Columns, EventMapping, columns_of, event_sql
+from pipelines.storage import Store, StoredObject, open_store
+from pipelines.windows import microseconds
+
+_FOOTER_READERS = 16  # footers are small and far away: latency, not bandwidth
+_HIDDEN = re.compile(r"(^|/)[._]")  # as Spark and Hive skip them
+_UNITS = {"milliseconds": Fraction(1000), "microseconds": Fraction(1), "nanoseconds": Fraction(1, 1000)}
+_UNREADABLE = (pa.ArrowException, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """Rows and compressed bytes of one row group, and the range of its event times if known."""
+
+    rows: int
+    bytes: int
+    first_us: int | None = None
+    last_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One raw Parquet object, as its footer describes it.
+
+    Attributes:
+        path: relative to the source's root; etag and size are the listing's.
+        first_us, last_us: range of the valid event times in microseconds since 1970, None when
+            no event has one.
+        undated: events whose time is NULL or outside the source's valid times.
+        unreadable: why the footer could not be read; rows and columns are then empty.
+    """
+
+    path: str
+    etag: str
+    size: int
+    rows: int = 0
+    columns: Columns = field(default_factory=lambda: Columns(()))
+    row_groups: tuple[RowGroup, ...] = ()
+    first_us: int | None = None
+    last_us: int | None = None
+    undated: int = 0
+    unreadable: str = ""
+
+    def rows_between(self, start_us: int, end_us: int) -> tuple[int, int]:
+        """Return the half-open row range of the row groups that may hold times in the range."""
+        first, last, row = None, 0, 0
+        for group in self.row_groups:
+            known = group.first_us is not None and group.last_us is not None
+            if not known or (group.first_us < end_us and group.last_us >= start_us):  # type: ignore[operator]  # known
+                first = row if first is None else first
+                last = row + group.rows
+            row += group.rows
+        return (first or 0, last)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFiles:
+    """A source's root store and the pattern its batches' paths match."""
+
+    store: Store
+    pattern: re.Pattern[str]
+    prefix: str = ""
+
+
+def open_source(source: Source) -> SourceFiles:
+    """Split a source's url into a root to list and a pattern for paths below it."""
+    head, star, tail = _split_glob(source.url)
+    if star:
+        return SourceFiles(open_store(head, source.storage_options), _glob_pattern(tail))
+    if source.url.endswith((".parquet", ".parq")):
+        folder, _, name = source.url.rpartition("/")
+        return SourceFiles(
+            open_store(folder, source.storage_options), re.compile(re.escape(name)), name
+        )
+    return SourceFiles(open_store(source.url, source.storage_options), re.compile(r".*\.parq(uet)?"))
+
+
+def list_batches(
+    source: Source, files: SourceFiles, start: datetime | None = None, end: datetime | None = None
+) -> Iterator[StoredObject]:
+    """Yield the source's batches by path; date folders outside [start, end) are not listed."""
+    prefixes: Iterable[str] = (files.prefix,)
+    if source.date_path is not None and start is not None and end is not None:
+        prefixes = DatePath(source.date_path).prefixes(start, end)
+    for prefix in prefixes:
+        for found in files.store.list_objects(prefix):
+            if files.pattern.fullmatch(found.path) and not _HIDDEN.search(found.path):
+                yield found
+
+
+def read_columns(files: SourceFiles, found: Iterable[StoredObject]) -> Columns | None:
+    """Return the columns of the first readable batch, None when none is readable."""
+    for entry in found:
+        try:
+            metadata = read_footer(files.store, entry.path, etag=entry.etag, size=entry.size)
+        except _UNREADABLE:
+            continue
+        return columns_of(metadata.schema.to_arrow_schema())
+    return None
+
+
+def read_batches(
+    source: Source, files: SourceFiles, mapping: EventMapping, found: Iterable[StoredObject]
+) -> Iterator[Batch]:
+    """Yield the batches in the order given, with rows, columns and event-time ranges.
+
+    Times come from the footer, or where a writer left no usable statistics from a scan of the
+    columns that the event time is computed from.
+
+    Raises:
+        ContractError: a batch lacks a needed column, or holds another type there.
+    """
+    low, high = (microseconds(instant) for instant in source.valid_times)
+    timed = "requested_at" in mapping.fields
+
+    def read(entry: StoredObject) -> tuple[Batch, bool]:
+        batch = Batch(entry.path, entry.etag, entry.size)
+        try:
+            metadata = read_footer(files.store, entry.path, etag=entry.etag, size=entry.size)
+            columns = columns_of(metadata.schema.to_arrow_schema())
+        except _UNREADABLE as exc:
+            return replace(batch, unreadable=_why_unreadable(exc, entry.size)), True
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        batch = replace(
+            batch,
+            rows=metadata.num_rows,
+            columns=columns,
+            row_groups=tuple(RowGroup(group.num_rows, _bytes_of(group)) for group in groups),
+        )
+        if not timed or not batch.rows:
+            return batch, True
+        sql = event_sql(mapping, columns, batch=batch.path)
+        known = _with_footer_times(batch, metadata, sql.time_column, low, high)
+        return (batch, False) if known is None else (known, True)
+
+    with ThreadPoolExecutor(_FOOTER_READERS) as pool:
+        for batch, done in pool.map(read, found):
+            yield batch if done else _with_scanned_times(files.store, batch, mapping, low, high)
+
+
+def _with_footer_times(
+    batch: Batch, metadata: pq.FileMetaData, column: str | None, low: int, high: int
+) -> Batch | None:
+    """The batch with times from its statistics; None where those do not tell all."""
+    schema = metadata.schema
+    index = next((i for i in range(len(schema)) if schema.column(i).path == column), None)
+    if index is None or (unit := _microseconds_per_unit(schema.column(index))) is None:
+        return None
+    groups, undated = [], 0
+    for number, group in enumerate(batch.row_groups):
+        stats = metadata.row_group(number).column(index).statistics
+        if stats is None or not stats.has_null_count:
+            return None
+        undated += stats.null_count
+        if stats.null_count == group.rows:  # an empty range: no window needs this row group
+            groups.append(replace(group, first_us=high, last_us=low - 1))
+            continue
+        if not stats.has_min_max:
+            return None
+        first, last = (int(raw * unit // 1) for raw in (stats.min_raw, stats.max_raw))
+        if first < low or last >= high:
+            return None  # the range of the valid times among them is not in the footer
+        groups.append(replace(group, first_us=first, last_us=last))
+    dated = [(g.first_us, g.last_us) for g in groups if g.last_us is not None and g.last_us >= low]
+    return replace(
+        batch,
+        row_groups=tuple(groups),
+        first_us=min((first for first, _ in dated if first is not None), default=None),
+        last_us=max((last for _, last in dated if last is not None), default=None),
+        undated=undated,
+    )
+
+
+def _with_scanned_times(
+    store: Store, batch: Batch, mapping: EventMapping, low: int, high: int
+) -> Batch:
+    """The batch with times from reading the columns that its event time is computed from."""
+    sql = event_sql(mapping, batch.columns, batch=batch.path)
+    needed = mapping.reads("requested_at", batch.columns.names)
+    with Spool(store) as spool:
+        local = spool.materialise(batch.path, batch.etag, batch.size, (0, batch.rows), needed)
+        with connect(memory_limit=10**9, threads=None, readable=[str(local.parent)]) as con:
+            query = compose("time_range", requested_at=sql.fields["requested_at"])
+            params = {"batch": str(local), "low_us": low, "high_us": high}
+            with engine_errors(f"reading event times of {batch.path}"):
+                first, last, undated = con.execute(query, params).fetchall()[0]
+    return replace(batch, first_us=first, last_us=last, undated=undated)
+
+
+def _bytes_of(group: pq.RowGroupMetaData) -> int:
+    return sum(group.column(index).total_compressed_size for index in range(group.num_columns))
+
+
+def _microseconds_per_unit(column: pq.ParquetColumnSchema) -> Fraction | None:
+    """How many microseconds one raw value of a time column stands for; None for other types."""
+    logical = json.loads(column.logical_type.to_json())
+    return _UNITS.get(logical.get("timeUnit", "")) if logical.get("Type") == "Timestamp" else None
+
+
+def _why_unreadable(exc: Exception, size: int) -> str:
+    if size == 0:
+        return "empty object"
+    text = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
+    if "encrypt" in text.lower() or "decrypt" in text.lower():
+        return "encrypted Parquet, for which there is no key here"
+    return f"no readable Parquet footer ({text.rstrip('.')})"
+
+
+def _split_glob(url: str) -> tuple[str, bool, str]:
+    """Root, whether there is a wildcard, and the pattern below the root."""
+    parts = url.split("/")
+    first = next((i for i, part in enumerate(parts) if any(c in part for c in "*?[")), None)
+    if first is None:
+        return url, False, ""
+    return "/".join(parts[:first]), True, "/".join(parts[first:])
+
+
+def _glob_pattern(glob: str) -> re.Pattern[str]:
+    """`**/` is any number of folders, `*` and `?` stay within a name, `[…]` is a set."""
+    pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", glob)
+    known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return re.compile(
+        "".join(
+            known.get(piece) or (piece if piece.startswith("[") else re.escape(piece))
+            for piece in pieces
+        )
+    )

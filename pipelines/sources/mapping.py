@@ -1,0 +1,388 @@
+"""From a batch's columns to the fields of an event: presets, detection, and the SQL of each field."""
+
+import difflib
+import functools
+import importlib.resources
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import yaml
+
+from pipelines.config import FieldMapping, PayloadKind, Source
+from pipelines.engine import quote
+from pipelines.errors import ConfigError, ContractError
+from pipelines.expressions import parse_expression
+
+# A column's family decides how it is read; widths and units within one are reconciled.
+TEXT, BINARY, INTEGER, FLOAT, BOOLEAN, TIME, ZONED_TIME, STRUCT, MAP, TEXT_MAP, LIST, OTHER = (
+    "text",
+    "binary",
+    "integer",
+    "float",
+    "boolean",
+    "time",
+    "zoned time",
+    "struct",
+    "map",
+    "map of text",
+    "list",
+    "other",
+)
+_SAME = {BINARY: TEXT, ZONED_TIME: TIME, FLOAT: INTEGER, TEXT_MAP: MAP}  # read side by side without loss
+
+_INTEGERS = ("status_code", "duration_ms", "input_tokens", "output_tokens")
+_TIMES = ("requested_at", "received_at", "updated_at")
+_BOOLEANS = ("cache_hit", "is_error")
+PAYLOADS = ("request", "response")
+RECORDED = ("request", "response", "tags", "requested_at")  # what a reject keeps in raw form
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A batch's columns by name, with their families, in file order."""
+
+    families: tuple[tuple[str, str], ...]
+
+    def family(self, name: str) -> str | None:
+        """Return the family of one column, None when the batch has none of that name."""
+        return next((family for column, family in self.families if column == name), None)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Column names in file order."""
+        return tuple(name for name, _ in self.families)
+
+
+def columns_of(schema: pa.Schema) -> Columns:
+    """Return the columns of a Parquet schema as pyarrow reads it."""
+    return Columns(tuple((field.name, _family(field.type)) for field in schema))
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A named, versioned mapping for one producer of logs."""
+
+    name: str
+    version: int
+    fields: Mapping[str, FieldMapping]
+
+
+@functools.cache
+def list_presets() -> tuple[Preset, ...]:
+    """Return the bundled presets by name."""
+    folder = importlib.resources.files("pipelines.sources").joinpath("presets")
+    presets = []
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(".yaml"):
+            document = yaml.safe_load(entry.read_text("utf-8"))
+            fields = {
+                name: FieldMapping.model_validate(value)
+                for name, value in document["fields"].items()
+            }
+            presets.append(Preset(document["name"], document["version"], fields))
+    return tuple(presets)
+
+
+@dataclass(frozen=True, slots=True)
+class EventMapping:
+    """The mapping that holds for an export, whatever batch it reads.
+
+    Attributes:
+        origin: `preset@version`, or `mapping` for one written in the config.
+        fields: fields of an event that are mapped.
+    """
+
+    origin: str
+    fields: Mapping[str, FieldMapping]
+
+    def meaning(self) -> dict[str, object]:
+        """Plain data for digests: what changes here changes records."""
+        fields = {name: field.model_dump() for name, field in sorted(self.fields.items())}
+        return {"origin": self.origin, "fields": fields}
+
+    def reads(self, field: str, columns: Collection[str]) -> frozenset[str]:
+        """Columns that one field is computed from."""
+        mapping = self.fields.get(field)
+        if mapping is None:
+            return frozenset()
+        if mapping.column is not None:
+            return frozenset({mapping.column})
+        place = f"source.mapping.{field}"
+        return parse_expression(mapping.expression or "", place=place, columns=columns).columns
+
+
+def resolve_mapping(source: Source, columns: Columns) -> EventMapping:
+    """Return the mapping of a source, detected from the first batch's columns where none is named.
+
+    Raises:
+        ConfigError: unknown preset, or columns that fit no preset or several.
+    """
+    if source.preset is not None:
+        preset = next((p for p in list_presets() if p.name == source.preset), None)
+        if preset is None:
+            names = [p.name for p in list_presets()]
+            near = difflib.get_close_matches(source.preset, names, n=1, cutoff=0.4)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(
+                f"source.preset: unknown preset {source.preset!r}{hint} (known: {', '.join(names)})"
+            )
+    elif {"request", "response"} <= source.mapping.keys():
+        return EventMapping("mapping", _with_kinds(source.mapping))
+    else:
+        preset = detect_preset(columns)
+    fields = {**preset.fields, **source.mapping}
+    return EventMapping(f"{preset.name}@{preset.version}", _with_kinds(fields, preset.fields))
+
+
+def detect_preset(columns: Columns) -> Preset:
+    """Return the one preset whose needed columns are all there.
+
+    Raises:
+        ConfigError: none or several fit; shows the columns and the nearest preset.
+    """
+    fitting, missing = [], {}
+    for preset in list_presets():
+        needed = {
+            field.column
+            for field in preset.fields.values()
+            if field.column is not None and not field.optional
+        }
+        missing[preset.name] = sorted(needed - set(columns.names))
+        if not missing[preset.name]:
+            fitting.append(preset)
+    if len(fitting) == 1:
+        return fitting[0]
+    seen = ", ".join(columns.names)
+    if fitting:
+        names = ", ".join(preset.name for preset in fitting)
+        raise ConfigError(f"source: several presets fit ({names}); name one. Columns: {seen}")
+    nearest = min(missing, key=lambda name: len(missing[name]))
+    raise ConfigError(
+        f"source: no preset fits; give `preset` or `mapping`. Columns: {seen}. "
+        f"Nearest preset: {nearest}, which also needs {', '.join(missing[nearest])}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EventSql:
+    """SQL of an event's fields over one schema of batches.
+
+    Attributes:
+        fields: SQL per event field, typed and named as `filters.py` expects; unmapped fields
+            are typed NULLs.
+        recorded: SQL of what was recorded for a payload, tags or requested_at; it is to stand
+            as `recorded_<field>` beside the fields.
+        raw: SQL per recorded field giving it as a JSON value, for a reject; reads
+            `recorded_<field>`.
+        payloads: SQL per payload field giving the JSON text to splice, null for a reject; reads
+            the field and `recorded_<field>`.
+        time_column: requested_at's column when it is a plain timestamp, else None.
+        zoned: whether that column has a zone.
+        columns: every column that is read.
+    """
+
+    fields: Mapping[str, str]
+    recorded: Mapping[str, str]
+    raw: Mapping[str, str]
+    payloads: Mapping[str, str]
+    time_column: str | None
+    zoned: bool
+    columns: frozenset[str]
+
+
+def event_sql(mapping: EventMapping, columns: Columns, *, batch: str) -> EventSql:
+    """Return the SQL that turns rows of a batch with these columns into events.
+
+    Raises:
+        ContractError: a needed column is absent, or of a type its field cannot take.
+        ConfigError: an expression is wrong.
+    """
+    fields: dict[str, str] = {}
+    recorded: dict[str, str] = {}
+    raw: dict[str, str] = {}
+    payloads: dict[str, str] = {}
+    used: set[str] = set()
+    time_column, zoned = None, False
+    for name in (*_TIMES, "id", "model", *_INTEGERS, *_BOOLEANS, "error_message",
+                 "completion_id", "finish_reason", "cost", "project_id", "tags", *PAYLOADS):  # fmt: skip
+        field = mapping.fields.get(name)
+        sql, family = "null", None
+        if field is not None:
+            sql, family, read = _origin(name, field, columns, batch)
+            used |= read
+        if name in PAYLOADS:
+            kind: PayloadKind = (field.kind if field else None) or "json"
+            fields[name] = _text(sql, family, kind)
+            payloads[name] = _payload(name, kind, family)
+        elif name == "tags":
+            fields[name] = _tags(sql, family)
+        else:
+            fields[name] = _typed(name, sql, family, batch)
+        if name in RECORDED:
+            recorded[name] = sql
+            raw[name] = _raw(f"recorded_{name}", family)
+        if name == "requested_at" and field and field.column and family in (TIME, ZONED_TIME):
+            time_column, zoned = field.column, family == ZONED_TIME
+    return EventSql(fields, recorded, raw, payloads, time_column, zoned, frozenset(used))
+
+
+def check_same_contract(mapping: EventMapping, first: Columns, other: Columns, *, batch: str) -> None:
+    """Refuse a batch whose mapped columns have another type than the first batch's.
+
+    Raises:
+        ContractError: names batch, column and both types.
+    """
+    for name, field in mapping.fields.items():
+        if field.column is None:
+            continue
+        was, now = first.family(field.column), other.family(field.column)
+        if was and now and _SAME.get(was, was) != _SAME.get(now, now):
+            raise ContractError(
+                f"{batch}: column {field.column!r} ({name}) is {now} here, {was} in other batches",
+                batch=batch,
+                column=field.column,
+            )
+
+
+def _origin(
+    name: str, field: FieldMapping, columns: Columns, batch: str
+) -> tuple[str, str | None, frozenset[str]]:
+    """SQL of a field's raw value, its column's family, and the columns read."""
+    if field.column is not None:
+        family = columns.family(field.column)
+        if family is None:
+            if field.optional:
+                return "null", None, frozenset()
+            raise _absent(name, field.column, columns, batch)
+        return quote(field.column), family, frozenset({field.column})
+    place = f"source.mapping.{name}"
+    expression = parse_expression(field.expression or "", place=place)
+    for column in sorted(expression.columns - set(columns.names)):
+        if field.optional:
+            return "null", None, frozenset()
+        raise _absent(name, column, columns, batch)
+    return f"({expression.sql})", OTHER, expression.columns
+
+
+def _absent(name: str, column: str, columns: Columns, batch: str) -> ContractError:
+    near = difflib.get_close_matches(column, columns.names, n=1, cutoff=0.6)
+    hint = f"; the nearest is {near[0]!r}" if near else ""
+    return ContractError(
+        f"{batch}: no column {column!r}, which {name} is mapped to{hint}. "
+        f"Mark the field `optional: true` if batches may lack it",
+        batch=batch,
+        column=column,
+    )
+
+
+def _typed(name: str, sql: str, family: str | None, batch: str) -> str:
+    """SQL of a field that is no payload, in the type filters and partitions expect."""
+    if name in _TIMES:
+        if family == ZONED_TIME:
+            return f"make_timestamp(epoch_us({sql}))"
+        if family in (INTEGER, FLOAT, BOOLEAN, STRUCT, MAP, TEXT_MAP, LIST):
+            raise ContractError(
+                f"{batch}: {name} is mapped to a column of {family}, which is no time; use an "
+                f"expression such as epoch_ms(column) or make_timestamp(column)",
+                batch=batch,
+            )
+        if family in (TEXT, BINARY):
+            # Text with an offset is an instant, text without is UTC: the engine's zone.
+            text = sql if family == TEXT else f"try(decode({sql}))"
+            return f"make_timestamp(epoch_us(try_cast({text} as timestamptz)))"
+        return f"cast({sql} as timestamp)"
+    if name in _INTEGERS:
+        return f"cast({sql} as bigint)"
+    if name in _BOOLEANS:
+        return f"cast({sql} as boolean)"
+    if name == "cost":
+        return f"cast({sql} as double)"
+    if family == BINARY:
+        return f"try(decode({sql}))"
+    return f"cast({sql} as varchar)"
+
+
+def _text(sql: str, family: str | None, kind: PayloadKind) -> str:
+    """SQL of a payload as recorded text; null too where bytes are not UTF-8."""
+    if family == BINARY:
+        return f"try(decode({sql}))"
+    return f"cast(to_json({sql}) as varchar)" if kind == "struct" else f"cast({sql} as varchar)"
+
+
+def _raw(column: str, family: str | None) -> str:
+    """SQL of a recorded value as JSON: text as a string, other types as DuckDB writes them."""
+    if family == BINARY:
+        return (
+            f"coalesce(to_json(try(decode({column}))), "
+            f"case when {column} is not null then to_json({{'base64': base64({column})}}) end)"
+        )
+    nested = family in (STRUCT, MAP, TEXT_MAP, LIST)
+    return f"to_json({column})" if nested else f"to_json(cast({column} as varchar))"
+
+
+def _payload(name: str, kind: PayloadKind, family: str | None) -> str:
+    """SQL of the JSON text to splice; it reads the field that `_text` gave."""
+    spliced = {
+        "json": f"json_payload({name})",
+        "struct": f"json_payload({name})",
+        "json_or_text": f"json_or_text_payload({name})",
+        "text": f"coalesce(cast(to_json({name}) as varchar), 'null')",
+    }[kind]
+    if family == BINARY:  # no text: nothing was recorded, or bytes that are not UTF-8
+        return f"case when {name} is not null or recorded_{name} is null then {spliced} end"
+    return spliced
+
+
+def _tags(sql: str, family: str | None) -> str:
+    """SQL of tags as a flat JSON object's text, null where they are none."""
+    if family is None:
+        return "'{}'"
+    if family == BINARY:
+        return f"case when {sql} is null then '{{}}' else tags_from_text(try(decode({sql}))) end"
+    if family == TEXT_MAP:
+        return f"coalesce(cast(to_json({sql}) as varchar), '{{}}')"
+    if family in (MAP, STRUCT):
+        return f"coalesce(tags_from_text(cast(to_json({sql}) as varchar)), '{{}}')"
+    if family == LIST:
+        return f"tags_from_list(cast({sql} as varchar[]))"
+    return f"tags_from_text(cast({sql} as varchar))"
+
+
+def _family(kind: pa.DataType) -> str:
+    """The family of an Arrow type."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _family(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return _family(kind.value_type)
+    if pa.types.is_timestamp(kind):
+        return ZONED_TIME if kind.tz is not None else TIME
+    tests = (
+        (TEXT, (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)),
+        (BINARY, (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)),
+        (BOOLEAN, (pa.types.is_boolean,)),
+        (INTEGER, (pa.types.is_integer,)),
+        (FLOAT, (pa.types.is_floating, pa.types.is_decimal)),
+        (TIME, (pa.types.is_date,)),
+        (TEXT_MAP, (_is_text_map,)),
+        (MAP, (pa.types.is_map,)),
+        (STRUCT, (pa.types.is_struct,)),
+        (LIST, (pa.types.is_list, pa.types.is_large_list)),
+    )
+    return next((family for family, checks in tests if any(c(kind) for c in checks)), OTHER)
+
+
+def _is_text_map(kind: pa.DataType) -> bool:
+    return pa.types.is_map(kind) and _family(kind.item_type) == TEXT
+
+
+def _with_kinds(
+    fields: Mapping[str, FieldMapping], preset: Mapping[str, FieldMapping] | None = None
+) -> dict[str, FieldMapping]:
+    """Payload fields without a kind take the preset's, else `json` and `json_or_text`."""
+    done = dict(fields)
+    for name, default in (("request", "json"), ("response", "json_or_text")):
+        if (field := done.get(name)) is not None and field.kind is None:
+            kind = preset[name].kind if preset and name in preset else default
+            done[name] = field.model_copy(update={"kind": kind})
+    return done

@@ -1,0 +1,13 @@
+-- time_range: first and last valid event time of one batch, and the events without a valid one.
+-- params   $batch varchar, $low_us bigint, $high_us bigint (half-open range of valid times)
+-- returns  first_us bigint, last_us bigint, undated bigint
+with
+    times as (
+        select epoch_us({{requested_at}}) as us
+        from read_parquet($batch)
+    )
+select
+    min(us) filter (where us >= $low_us and us < $high_us) as first_us,
+    max(us) filter (where us >= $low_us and us < $high_us) as last_us,
+    count(*) filter (where us is null or us < $low_us or us >= $high_us) as undated
+from times

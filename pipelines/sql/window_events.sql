@@ -1,0 +1,23 @@
+-- window_events: the events of one window in some batches; stands before a caller's select.
+-- The join keeps the order of the batches: its right side is the small table (engine.py).
+-- params   $batches varchar[] (local files), $first_batch int (number of the first of them),
+--          $first_row bigint, $end_row bigint, $start timestamp, $end timestamp (UTC)
+-- returns  events(batch int, row bigint, the event's fields, recorded_*, lost int)
+with
+    batch_rows as (
+        select *
+        from read_parquet($batches, file_row_number = true)
+        where file_row_number >= $first_row and file_row_number < $end_row {{time_pruning}}
+    ),
+    all_events as (
+        select
+            ($first_batch + file_index)::integer as batch,
+            file_row_number as row,
+            {{fields}}
+        from batch_rows
+    ),
+    events as (
+        select all_events.*, requested_at as sent_at, {{lost}} as lost
+        from all_events {{losers}}
+        where {{in_window}}
+    ),
