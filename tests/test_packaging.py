@@ -18,7 +18,7 @@ def run_python(*arguments, cwd, **environment):
         [sys.executable, *arguments],
         cwd=cwd,
         env=os.environ | environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
     ).stdout
