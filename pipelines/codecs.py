@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+import isal
 import zstandard
 from isal import isal_zlib
 
@@ -45,7 +46,7 @@ def open_codec(compression: Compression, level: int | None) -> Codec:
 def codec_version(compression: Compression) -> str:
     """Return the library and version that make the bytes, for digests."""
     if compression == "gzip":
-        return f"isal {isal_zlib.ISAL_MAJOR_VERSION}.{isal_zlib.ISAL_MINOR_VERSION}.{isal_zlib.ISAL_PATCH_VERSION}"
+        return f"isal {isal.__version__}"
     if compression == "zstd":
         return "zstd " + ".".join(str(number) for number in zstandard.ZSTD_VERSION)
     return "none"

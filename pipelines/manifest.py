@@ -1,11 +1,10 @@
 """Manifest and ledger: what one generation of one window holds, and the write that commits it."""
 
-import hashlib
 import importlib.metadata
 import json
 import platform
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from pipelines.errors import QualityError
-from pipelines.layout import manifest_path, manifests_prefix, parse_generation, parse_partition
+from pipelines.layout import manifest_path, parse_generation, parse_partition
 from pipelines.parts import Part
 from pipelines.storage import Store
 
@@ -92,3 +91,208 @@ def add_ledgers(ledgers: Iterable[Ledger]) -> Ledger:
             elif getattr(ledger, column):
                 counted.append((column, "", getattr(ledger, column)))
     return count_ledger(read, counted)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBatch:
+    """One batch as a generation read it."""
+
+    path: str
+    etag: str
+    size: int
+    rows: int
+    ledger: Ledger
+    unreadable: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What one generation of one window holds.
+
+    Attributes:
+        run_id: the run that wrote it, by which a lost answer to its own commit is recognised.
+        config: the export's config, without secrets.
+        config_digest: sha256 of what in the config changes records.
+        input_digest: sha256 of that and of the batches, the format, the codec and the shard cut.
+        first_event_at, last_event_at: range of the exported event times, ISO 8601, or None.
+        engines: versions of what made the bytes.
+    """
+
+    destination: str
+    export_name: str
+    window: str
+    generation: int
+    run_id: str
+    committed_at: str
+    config: Mapping[str, Any]
+    config_digest: str
+    input_digest: str
+    batches: tuple[ReadBatch, ...]
+    parts: tuple[Part, ...]
+    rejects: tuple[Part, ...]
+    ledger: Ledger
+    first_event_at: str | None
+    last_event_at: str | None
+    record_keys: tuple[str, ...] = ("input", "output", "tags")
+    engines: Mapping[str, str] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def path(self) -> str:
+        """Where it lies, relative to the destination."""
+        return manifest_path(self.window, self.generation)
+
+    def to_json(self) -> bytes:
+        """Return the object's bytes: Redshift's UNLOAD manifest, and ours under `export`."""
+        export = {
+            "format_version": self.format_version,
+            "name": self.export_name,
+            "window": self.window,
+            "generation": self.generation,
+            "run_id": self.run_id,
+            "committed_at": self.committed_at,
+            "config_digest": self.config_digest,
+            "input_digest": self.input_digest,
+            "ledger": asdict(self.ledger),
+            "first_event_at": self.first_event_at,
+            "last_event_at": self.last_event_at,
+            "batches": [asdict(batch) for batch in self.batches],
+            "parts": [
+                {**asdict(part), "partition": dict(parse_partition(part.partition))}
+                for part in self.parts
+            ],
+            "rejects": [asdict(part) for part in self.rejects],
+            "engines": dict(self.engines),
+            "config": dict(self.config),
+        }
+        document = {
+            "entries": [
+                {
+                    "url": f"{self.destination}/{part.path}",
+                    "mandatory": True,
+                    "meta": {"content_length": part.bytes, "record_count": part.records},
+                }
+                for part in self.parts
+            ],
+            "schema": {
+                "elements": [{"name": key, "type": {"base": "super"}} for key in self.record_keys]
+            },
+            "meta": {
+                "content_length": sum(part.bytes for part in self.parts),
+                "record_count": sum(part.records for part in self.parts),
+            },
+            "author": {"name": PACKAGE, "version": package_version()},
+            "export": export,
+        }
+        return json.dumps(document, ensure_ascii=False, indent=1).encode() + b"\n"
+
+
+def parse_manifest(data: bytes, *, destination: str, where: str) -> Manifest:
+    """Return the manifest that `to_json` wrote.
+
+    Raises:
+        QualityError: it is none of this package's, or of a newer format.
+    """
+    try:
+        export = json.loads(data)["export"]
+        if export["format_version"] > FORMAT_VERSION:
+            raise QualityError(
+                f"{where}: manifest of format {export['format_version']}, which is newer than "
+                f"this package's {FORMAT_VERSION}; upgrade {PACKAGE}"
+            )
+        return Manifest(
+            destination=destination,
+            export_name=export["name"],
+            window=export["window"],
+            generation=export["generation"],
+            run_id=export["run_id"],
+            committed_at=export["committed_at"],
+            config=export["config"],
+            config_digest=export["config_digest"],
+            input_digest=export["input_digest"],
+            batches=tuple(
+                ReadBatch(**{**batch, "ledger": Ledger(**batch["ledger"])})
+                for batch in export["batches"]
+            ),
+            parts=tuple(
+                Part(**{**part, "partition": _folder(part["path"])}) for part in export["parts"]
+            ),
+            rejects=tuple(Part(**part) for part in export["rejects"]),
+            ledger=Ledger(**export["ledger"]),
+            first_event_at=export["first_event_at"],
+            last_event_at=export["last_event_at"],
+            engines=export["engines"],
+            format_version=export["format_version"],
+        )
+    except (ValueError, KeyError, TypeError) as exc:
+        raise QualityError(f"{where}: not a manifest of {PACKAGE} ({type(exc).__name__})") from exc
+
+
+def list_generations(store: Store) -> dict[str, int]:
+    """Return the newest generation of each window that has one."""
+    newest: dict[str, int] = {}
+    for found in store.list_objects("_meta/manifests/", ".json"):
+        generation = parse_generation(found.path)
+        if generation is not None:
+            window = found.path.split("/")[2]
+            newest[window] = max(newest.get(window, 0), generation)
+    return newest
+
+
+def read_manifest(store: Store, window: str, generation: int) -> Manifest:
+    """Return one generation of one window."""
+    path = manifest_path(window, generation)
+    where = store.absolute_url(path)
+    return parse_manifest(store.read_bytes(path), destination=store.url, where=where)
+
+
+def commit(store: Store, manifest: Manifest) -> bool:
+    """Commit a generation by one create-only write; False when a rival committed it first.
+
+    Raises:
+        QualityError: the ledger does not add up, or a part is not there at its size.
+    """
+    manifest.ledger.check(f"window {manifest.window}")
+    for part in (*manifest.parts, *manifest.rejects):
+        found = store.stat(part.path)
+        if found is None or found.size != part.bytes:
+            seen = "is not there" if found is None else f"has {found.size} bytes"
+            raise QualityError(
+                f"{store.absolute_url(part.path)} {seen}, {part.bytes} were written; "
+                f"nothing was committed"
+            )
+    if store.create(manifest.path, manifest.to_json()):
+        return True
+    # A create whose answer was lost and that was sent again finds its own manifest.
+    return read_manifest(store, manifest.window, manifest.generation).run_id == manifest.run_id
+
+
+def engine_versions(compression: str) -> dict[str, str]:
+    """Return versions of what makes bytes, for the manifest."""
+    return {
+        PACKAGE: package_version(),
+        "duckdb": duckdb.__version__,
+        "pyarrow": pa.__version__,
+        "python": platform.python_version(),
+        "codec": compression,
+    }
+
+
+def package_version() -> str:
+    """Return this package's version, `0+source` when it is not installed."""
+    try:
+        return importlib.metadata.version(PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        return "0+source"
+
+
+def iso_instant(microseconds: int | None) -> str | None:
+    """Return ISO 8601 in UTC for microseconds since 1970."""
+    if microseconds is None:
+        return None
+    instant = _EPOCH + timedelta(microseconds=microseconds)
+    return instant.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _folder(path: str) -> str:
+    return path.removeprefix("data/").rpartition("/")[0]

@@ -208,7 +208,7 @@ def _bytes_of(group: pq.RowGroupMetaData) -> int:
     return sum(group.column(index).total_compressed_size for index in range(group.num_columns))
 
 
-def _microseconds_per_unit(column: pq.ParquetColumnSchema) -> Fraction | None:
+def _microseconds_per_unit(column: pq.ColumnSchema) -> Fraction | None:
     """How many microseconds one raw value of a time column stands for; None for other types."""
     logical = json.loads(column.logical_type.to_json())
     return _UNITS.get(logical.get("timeUnit", "")) if logical.get("Type") == "Timestamp" else None

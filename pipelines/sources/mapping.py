@@ -34,6 +34,7 @@ _SAME = {BINARY: TEXT, ZONED_TIME: TIME, FLOAT: INTEGER, TEXT_MAP: MAP}  # read 
 _INTEGERS = ("status_code", "duration_ms", "input_tokens", "output_tokens")
 _TIMES = ("requested_at", "received_at", "updated_at")
 _BOOLEANS = ("cache_hit", "is_error")
+_ROW_COLUMNS = frozenset({"file_index", "file_row_number"})  # DuckDB's own, by which rows are named
 PAYLOADS = ("request", "response")
 RECORDED = ("request", "response", "tags", "requested_at")  # what a reject keeps in raw form
 
@@ -198,6 +199,8 @@ def event_sql(mapping: EventMapping, columns: Columns, *, batch: str) -> EventSq
         ContractError: a needed column is absent, or of a type its field cannot take.
         ConfigError: an expression is wrong.
     """
+    if taken := _ROW_COLUMNS.intersection(columns.names):
+        raise ContractError(f"{batch}: column {min(taken)!r} has a name that DuckDB keeps for itself")
     fields: dict[str, str] = {}
     recorded: dict[str, str] = {}
     raw: dict[str, str] = {}

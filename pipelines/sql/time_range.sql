@@ -4,7 +4,7 @@
 with
     times as (
         select epoch_us({{requested_at}}) as us
-        from read_parquet($batch)
+        from read_parquet($batch, hive_partitioning = false)
     )
 select
     min(us) filter (where us >= $low_us and us < $high_us) as first_us,

@@ -4,17 +4,13 @@
 --          $first_row bigint, $end_row bigint, $start timestamp, $end timestamp (UTC)
 -- returns  events(batch int, row bigint, the event's fields, recorded_*, lost int)
 with
-    batch_rows as (
-        select *
-        from read_parquet($batches, file_row_number = true)
-        where file_row_number >= $first_row and file_row_number < $end_row {{time_pruning}}
-    ),
     all_events as (
         select
             ($first_batch + file_index)::integer as batch,
             file_row_number as row,
             {{fields}}
-        from batch_rows
+        from read_parquet($batches, hive_partitioning = false)
+        where file_row_number >= $first_row and file_row_number < $end_row {{time_pruning}}
     ),
     events as (
         select all_events.*, requested_at as sent_at, {{lost}} as lost

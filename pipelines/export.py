@@ -1,0 +1,408 @@
+"""Plan, run the shards of each window, commit: the one place that composes them."""
+
+import json
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from pipelines.config import ExportConfig
+from pipelines.errors import ConfigError, PipelineError, QualityError
+from pipelines.executors import InlineExecutor
+from pipelines.layout import OWNER_PATH
+from pipelines.manifest import (
+    Ledger,
+    Manifest,
+    ReadBatch,
+    add_ledgers,
+    commit,
+    count_ledger,
+    engine_versions,
+    iso_instant,
+)
+from pipelines.plan import Plan, Status, WindowPlan, grid_of, plan_export
+from pipelines.reshape import Rules, compile_rules
+from pipelines.scans import ShardWork
+from pipelines.shard import (
+    Progress,
+    ShardResult,
+    find_duplicates,
+    find_superseded,
+    list_keys,
+    run_shard,
+    too_many_partitions,
+)
+from pipelines.storage import Store, open_store
+from pipelines.windows import UNDATED
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowSummary:
+    """What came of one window.
+
+    Attributes:
+        status: the plan's, or `committed`, or `committed by another run`.
+        data_files: URLs of the committed parts.
+        manifest: URL of the manifest that is the newest now, "" when there is none.
+        bytes: of the committed parts; raw_bytes before compression.
+        error: why the window was not committed, "" when it was or need not be.
+    """
+
+    window: str
+    status: str
+    detail: str = ""
+    generation: int = 0
+    ledger: Ledger = Ledger()
+    bytes: int = 0
+    raw_bytes: int = 0
+    partitions: int = 0
+    data_files: tuple[str, ...] = ()
+    manifest: str = ""
+    rejects: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSummary:
+    """What came of a run.
+
+    Attributes:
+        written: summaries of the windows that this run committed.
+        windows: summaries of all windows of the run.
+        batches: batches found at the source.
+    """
+
+    export: str
+    destination: str
+    batches: int
+    windows: tuple[WindowSummary, ...]
+
+    @property
+    def written(self) -> tuple[WindowSummary, ...]:
+        """The windows that this run committed."""
+        return tuple(window for window in self.windows if window.status == "committed")
+
+    @property
+    def failed(self) -> tuple[WindowSummary, ...]:
+        """The windows that should have been committed and were not."""
+        return tuple(window for window in self.windows if window.error)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The sum over the windows that this run committed."""
+        return add_ledgers(window.ledger for window in self.written)
+
+    @property
+    def data_files(self) -> tuple[str, ...]:
+        """URLs of all committed parts of the run's windows, written now or before."""
+        return tuple(url for window in self.windows for url in window.data_files)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for `--json` and for Prefect."""
+        return {
+            "export": self.export,
+            "destination": self.destination,
+            "batches": self.batches,
+            "committed": len(self.written),
+            "failed": [window.window for window in self.failed],
+            "ledger": asdict(self.ledger),
+            "windows": [asdict(window) for window in self.windows],
+            "data_files": list(self.data_files),
+        }
+
+
+def run_export(
+    config: ExportConfig,
+    *,
+    now: datetime,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    force: bool = False,
+    rebuild_from_remaining: bool = False,
+    executor: Executor | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
+    progress: Progress | None = None,
+) -> ExportSummary:
+    """Export every due window that is missing or whose inputs changed.
+
+    Args:
+        config: the export.
+        now: the moment, aware UTC.
+        start, end: whole windows of the grid to choose from.
+        force: write windows that are up to date again.
+        rebuild_from_remaining: write windows again whose batches are gone, without their events.
+        executor: where shards run; by default here, one after the other.
+        on_plan: called once with the plan.
+        progress: called with events and bytes as lines are written, by the default executor only.
+
+    Returns:
+        A summary; windows that failed stand in it with their error, the others are committed.
+
+    Raises:
+        PipelineError: nothing could be planned.
+    """
+    plan = plan_export(
+        config,
+        now=now,
+        start=start,
+        end=end,
+        force=force,
+        rebuild_from_remaining=rebuild_from_remaining,
+    )
+    if on_plan is not None:
+        on_plan(plan)
+    claim_destination(config)
+    summaries = []
+    for window in plan.windows:
+        try:
+            summary = export_window(plan, window, executor=executor, progress=progress)
+        except ConfigError:
+            raise
+        except PipelineError as exc:
+            summary = replace(summarise(plan, window), status="failed", error=str(exc))
+        summaries.append(summary)
+    return ExportSummary(config.name, config.destination.url, plan.batches, tuple(summaries))
+
+
+def claim_destination(config: ExportConfig) -> None:
+    """Write the destination's owner record, or check that it is this export's.
+
+    Raises:
+        ConfigError: the destination belongs to another export, source or grid.
+    """
+    store = open_store(config.destination.url, config.destination.storage_options)
+    grid = grid_of(config)
+    owner = {
+        "export": config.name,
+        "source": config.source.url,
+        "grid": None
+        if grid is None
+        else {"every": f"{int(grid.every.total_seconds())}s", "origin": grid.origin.isoformat()},
+    }
+    data = json.dumps(owner, ensure_ascii=False, indent=1).encode() + b"\n"
+    if store.stat(OWNER_PATH) is None and store.create(OWNER_PATH, data):
+        return
+    found = json.loads(store.read_bytes(OWNER_PATH))
+    for key, value in owner.items():
+        if found.get(key) != value:
+            raise ConfigError(
+                f"destination.url: {store.url} belongs to another {key} ({found.get(key)!r}, this "
+                f"config has {value!r}); take a new destination"
+            )
+
+
+def export_window(
+    plan: Plan,
+    window: WindowPlan,
+    *,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> WindowSummary:
+    """Run one window's shards and commit it; a window that is not to be written is left alone.
+
+    Raises:
+        PipelineError: the window is not committed; what was before still is.
+    """
+    if window not in plan.to_do:
+        summary = summarise(plan, window)
+        if window.status == "blocked":
+            return replace(summary, error=f"unreadable batch {window.detail}")
+        return summary
+    if plan.mapping is None:
+        raise ConfigError("a plan without batches has no windows to write")
+    logger.info("window %s: %s (%s)", window.window.name, window.status, window.detail)
+    undated = window.window == UNDATED
+    rules = compile_rules(plan.config, plan.mapping, now=plan.now, undated=undated)
+    works = plan.shard_works(window)
+    if not undated:
+        works = _with_losers(plan, window, rules, works, executor or InlineExecutor())
+    results = list(_run(works, executor, progress))
+    manifest = _manifest(plan, window, rules, results)
+    _check_rejects(plan, window, rules, manifest, results)
+    partitions = {part.partition for part in manifest.parts}
+    if len(partitions) > plan.config.max_partitions:
+        raise too_many_partitions(rules.partition_keys, plan.config.max_partitions)
+    store = _destination(plan.config)
+    if not commit(store, manifest):
+        logger.info("window %s: another run committed it", window.window.name)
+        rival = replace(window, status="up to date", detail="committed by another run")
+        return replace(summarise(plan, rival), status="committed by another run")
+    return _summary(store, manifest, "committed", window.status)
+
+
+def summarise(plan: Plan, window: WindowPlan) -> WindowSummary:
+    """Return the summary of a window as it is committed now, without writing it."""
+    if window.committed is None:
+        return WindowSummary(window.window.name, window.status, window.detail)
+    return _summary(_destination(plan.config), window.committed, window.status, window.detail)
+
+
+def _destination(config: ExportConfig) -> Store:
+    return open_store(config.destination.url, config.destination.storage_options)
+
+
+def _with_losers(
+    plan: Plan, window: WindowPlan, rules: Rules, works: list[ShardWork], executor: Executor
+) -> list[ShardWork]:
+    """The works with the events that another copy in the window outlives."""
+    if not works:
+        return works
+    whole = replace(works[0], ranges=_joined(works))
+    losers = [(*place, rules.superseded) for place in find_superseded(whole)]
+    works = [_narrowed(work, losers) for work in works]
+    if plan.config.remove_duplicates != "none":
+        tables = [future.result() for future in [executor.submit(list_keys, w) for w in works]]
+        losers += [(*place, rules.duplicate) for place in find_duplicates(plan.config, tables)]
+        works = [_narrowed(work, losers) for work in works]
+    return works
+
+
+def _joined(works: list[ShardWork]) -> tuple[Any, ...]:
+    """The ranges of all shards, a batch cut by a shard's end made whole again."""
+    ranges: list[Any] = []
+    for entry in (entry for work in works for entry in work.ranges):
+        if ranges and ranges[-1].number == entry.number:
+            last = ranges[-1]
+            rows = (last.rows[0], entry.rows[1])
+            ranges[-1] = replace(last, rows=rows, bytes=last.bytes + entry.bytes)
+        else:
+            ranges.append(entry)
+    return tuple(ranges)
+
+
+def _narrowed(work: ShardWork, losers: list[tuple[int, int, int]]) -> ShardWork:
+    """The work with those losers that are its own."""
+    rows = {entry.number: entry.rows for entry in work.ranges}
+    own = tuple(
+        (batch, row, disposition)
+        for batch, row, disposition in losers
+        if batch in rows and rows[batch][0] <= row < rows[batch][1]
+    )
+    return replace(work, losers=own)
+
+
+def _run(
+    works: list[ShardWork], executor: Executor | None, progress: Progress | None
+) -> Iterator[ShardResult]:
+    """Results of the shards in order; the first error is raised."""
+    if executor is None:
+        for work in works:
+            yield run_shard(work, progress)
+        return
+    futures = [executor.submit(run_shard, work) for work in works]
+    try:
+        for future in futures:
+            yield future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _manifest(
+    plan: Plan, window: WindowPlan, rules: Rules, results: list[ShardResult]
+) -> Manifest:
+    config = plan.config
+    batches = _ledgers(window, rules, results)
+    parts = tuple(part for result in results for part in result.parts)
+    firsts = [result.first_us for result in results if result.first_us is not None]
+    lasts = [result.last_us for result in results if result.last_us is not None]
+    return Manifest(
+        destination=_destination(config).url,
+        export_name=config.name,
+        window=window.window.name,
+        generation=window.generation,
+        run_id=uuid.uuid4().hex,
+        committed_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        config=config.model_dump(mode="json"),
+        config_digest=plan.config_digest,
+        input_digest=window.input_digest,
+        batches=batches,
+        parts=tuple(sorted(parts, key=lambda part: part.path)),
+        rejects=tuple(part for result in results for part in result.rejects),
+        ledger=add_ledgers(batch.ledger for batch in batches),
+        first_event_at=iso_instant(min(firsts, default=None)),
+        last_event_at=iso_instant(max(lasts, default=None)),
+        record_keys=("input", "output", "tags", *config.extra_fields),
+        engines=engine_versions(config.compression),
+    )
+
+
+def _ledgers(
+    window: WindowPlan, rules: Rules, results: list[ShardResult]
+) -> tuple[ReadBatch, ...]:
+    """The batches that the window read, each with its ledger, and those it could not read."""
+    read: Counter[int] = Counter()
+    counts: Counter[tuple[int, int]] = Counter()
+    for result in results:
+        read.update(result.read)
+        counts.update(result.counts)
+    by_batch: dict[int, list[tuple[str, str, int]]] = {}
+    for (number, disposition), events in counts.items():
+        named = rules.dispositions[disposition]
+        by_batch.setdefault(number, []).append((named.column, named.reason, events))
+    batches = [
+        ReadBatch(
+            path=batch.path,
+            etag=batch.etag,
+            size=batch.size,
+            rows=batch.rows,
+            ledger=count_ledger(read[number], by_batch.get(number, [])),
+        )
+        for number, batch in enumerate(window.batches)
+    ]
+    for batch in batches:
+        batch.ledger.check(f"window {window.window.name}, batch {batch.path}")
+    return (
+        *batches,
+        *(
+            ReadBatch(b.path, b.etag, b.size, 0, Ledger(), unreadable=b.unreadable)
+            for b in window.unreadable
+        ),
+    )
+
+
+def _check_rejects(
+    plan: Plan,
+    window: WindowPlan,
+    rules: Rules,
+    manifest: Manifest,
+    results: list[ShardResult],
+) -> None:
+    """Refuse a window with too many rejects; `undated` holds nothing else, so of all events."""
+    rejected = manifest.ledger.rejected
+    limit = plan.config.max_reject_ratio
+    total = plan.rows if window.window == UNDATED else manifest.ledger.read
+    if rejected <= limit * total:
+        return
+    reasons = []
+    for reason, events in manifest.ledger.rejected_by.items():
+        number = next(i for i, d in enumerate(rules.dispositions) if d.reason == reason)
+        batch, row = next(r.examples[number][0] for r in results if number in r.examples)
+        reasons.append(f"{reason} {events} (such as {batch} row {row})")
+    raise QualityError(
+        f"window {window.window.name}: {rejected} of {total} events are rejects, more than "
+        f"max_reject_ratio {limit:g} allows: {'; '.join(reasons)}. "
+        f"Nothing was committed"
+    )
+
+
+def _summary(store: Store, manifest: Manifest, status: Status | str, detail: str) -> WindowSummary:
+    return WindowSummary(
+        window=manifest.window,
+        status=status,
+        detail=detail,
+        generation=manifest.generation,
+        ledger=manifest.ledger,
+        bytes=sum(part.bytes for part in manifest.parts),
+        raw_bytes=sum(part.raw_bytes for part in manifest.parts),
+        partitions=len({part.partition for part in manifest.parts}),
+        data_files=tuple(store.absolute_url(part.path) for part in manifest.parts),
+        manifest=store.absolute_url(manifest.path),
+        rejects=tuple(store.absolute_url(part.path) for part in manifest.rejects),
+    )

@@ -1,0 +1,438 @@
+"""What a run would do and why: windows, their inputs, and what is committed already."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from pipelines.codecs import DEFAULT_LEVELS, codec_version
+from pipelines.config import ExportConfig, meaning_digest
+from pipelines.errors import ConfigError
+from pipelines.filters import compile_filters
+from pipelines.layout import DatePath
+from pipelines.manifest import FORMAT_VERSION, Manifest, list_generations, read_manifest
+from pipelines.reshape import compile_rules
+from pipelines.scans import BatchRange, ShardWork
+from pipelines.sources.batches import (
+    Batch,
+    list_batches,
+    open_source,
+    read_batches,
+    read_columns,
+)
+from pipelines.sources.mapping import EventMapping, check_same_contract, resolve_mapping
+from pipelines.storage import Store, open_store
+from pipelines.windows import ALL, UNDATED, Grid, TimeWindow, Window, microseconds
+
+Status = Literal[
+    "missing",
+    "late batch",
+    "changed batch",
+    "changed config",
+    "forced",
+    "up to date",
+    "source expired",
+    "blocked",
+]
+TO_DO: tuple[Status, ...] = ("missing", "late batch", "changed batch", "changed config", "forced")
+SHARD_BYTES = 256 * 1024**2  # of compressed row groups: about 1 GB of JSON
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MANIFEST_READERS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPlan:
+    """One window: what it would read, and why it is or is not to be written.
+
+    Attributes:
+        detail: the batches or the problem behind the status, in words.
+        batches: the window's inputs by path.
+        shards: ranges of rows, cut from batch bytes and row groups alone.
+        committed: the newest generation, None when there is none.
+        unreadable: batches left out because they cannot be read (on_unreadable_batch: skip).
+        events: rows of the row groups to read, at least the window's events.
+        bytes: compressed bytes of those row groups.
+    """
+
+    window: Window
+    status: Status
+    detail: str
+    batches: tuple[Batch, ...]
+    shards: tuple[tuple[BatchRange, ...], ...]
+    input_digest: str
+    committed: Manifest | None = None
+    unreadable: tuple[Batch, ...] = ()
+    lost_events: int = 0
+
+    @property
+    def generation(self) -> int:
+        """The generation that a commit would write."""
+        return self.committed.generation + 1 if self.committed else 1
+
+    @property
+    def events(self) -> int:
+        """Rows of the row groups to read, at least the window's events."""
+        return sum(entry.rows[1] - entry.rows[0] for shard in self.shards for entry in shard)
+
+    @property
+    def bytes(self) -> int:
+        """Compressed bytes of the row groups to read."""
+        return sum(entry.bytes for shard in self.shards for entry in shard)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run of one export would do at one moment.
+
+    Attributes:
+        mapping: None when the source has no readable batch.
+        batches: how many were found.
+        rows: events in all of them.
+        windows: in order of time, `undated` last.
+        unreadable: batches that block windows.
+    """
+
+    config: ExportConfig
+    now: datetime
+    mapping: EventMapping | None = None
+    config_digest: str = ""
+    batches: int = 0
+    rows: int = 0
+    windows: tuple[WindowPlan, ...] = ()
+    unreadable: tuple[Batch, ...] = field(default=())
+
+    @property
+    def to_do(self) -> tuple[WindowPlan, ...]:
+        """The windows that a run would write."""
+        return tuple(window for window in self.windows if window.status in TO_DO)
+
+    def shard_works(self, window: WindowPlan) -> list[ShardWork]:
+        """Return the work of each shard of a window."""
+        if self.mapping is None:
+            return []
+        start, end = _bounds(self.config, window.window)
+        return [
+            ShardWork(
+                config=self.config,
+                mapping=self.mapping,
+                now=self.now,
+                window=window.window,
+                start=start,
+                end=end,
+                digest=window.input_digest[:16],
+                shard=number,
+                ranges=ranges,
+            )
+            for number, ranges in enumerate(window.shards)
+        ]
+
+
+def plan_export(
+    config: ExportConfig,
+    *,
+    now: datetime,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    force: bool = False,
+    rebuild_from_remaining: bool = False,
+) -> Plan:
+    """Find what a run at `now` would export and why; writes nothing.
+
+    Args:
+        config: the export.
+        now: the moment, aware UTC; decides which windows are due and what `last` means.
+        start, end: whole windows of the grid to choose from; both or neither.
+        force: plan windows that are up to date too.
+        rebuild_from_remaining: plan windows too of which a batch is gone, and lose its events.
+
+    Raises:
+        ConfigError: the config does not fit the source.
+        ContractError: batches do not fit the mapping.
+        StorageError: source or destination cannot be read.
+    """
+    check_places(config)
+    _check_range(config, start, end)
+    files = open_source(config.source)
+    found = list(list_batches(config.source, files, start, end))
+    if not found:
+        return Plan(config, now)
+    columns = read_columns(files, found)
+    if columns is None:
+        unreadable = tuple(
+            Batch(e.path, e.etag, e.size, unreadable="no readable Parquet footer") for e in found
+        )
+        return Plan(config, now, batches=len(found), unreadable=unreadable)
+    mapping = resolve_mapping(config.source, columns)
+    compile_rules(config, mapping, now=now)
+    batches = []
+    for batch in read_batches(config.source, files, mapping, found):
+        if not batch.unreadable:
+            check_same_contract(mapping, columns, batch.columns, batch=batch.path)
+        batches.append(batch)
+    planner = _Planner(
+        config=config,
+        now=now,
+        mapping=mapping,
+        listed={batch.path for batch in batches},
+        config_digest=config_meaning(config, mapping, now=now),
+        store=open_store(config.destination.url, config.destination.storage_options),
+        force=force,
+        rebuild=rebuild_from_remaining,
+        unreadable=tuple(batch for batch in batches if batch.unreadable),
+    )
+    inputs = _inputs(config, batches, now=now, start=start, end=end)
+    return Plan(
+        config=config,
+        now=now,
+        mapping=mapping,
+        config_digest=planner.config_digest,
+        batches=len(batches),
+        rows=sum(batch.rows for batch in batches),
+        windows=tuple(planner.plan(inputs)),
+        unreadable=planner.unreadable,
+    )
+
+
+def check_places(config: ExportConfig) -> None:
+    """Refuse a destination inside its source, or a source inside its destination.
+
+    Raises:
+        ConfigError: they overlap.
+    """
+    source = open_source(config.source).store.url.rstrip("/") + "/"
+    destination = open_store(config.destination.url).url.rstrip("/") + "/"
+    if source.startswith(destination) or destination.startswith(source):
+        raise ConfigError(
+            f"destination.url: {destination[:-1]} and the source {source[:-1]} overlap; "
+            f"an export must not read what it writes"
+        )
+
+
+def config_meaning(config: ExportConfig, mapping: EventMapping, *, now: datetime) -> str:
+    """Return the sha256 of all in a config that changes records or the ledger."""
+    chosen = {"where", "exclude_errors", "sample", "remove_duplicates", "order_by",
+              "partition_by", "extra_fields", "compression", "target_part_bytes"}  # fmt: skip
+    meaning: dict[str, Any] = config.model_dump(mode="json", include=chosen)
+    level = config.compression_level
+    meaning["compression_level"] = DEFAULT_LEVELS[config.compression] if level is None else level
+    meaning["mapping"] = mapping.meaning()
+    meaning["valid_times"] = [microseconds(instant) for instant in config.source.valid_times]
+    meaning["filters"] = [
+        [predicate.sql, {name: str(value) for name, value in predicate.params.items()}]
+        for predicate in compile_filters(config.filters, now=now)
+    ]
+    return meaning_digest(meaning)
+
+
+def grid_of(config: ExportConfig) -> Grid | None:
+    """Return the export's grid, None for the one fixed window `all`."""
+    if config.window is None:
+        return None
+    return Grid(config.window.every, config.window.start or _EPOCH)
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """A window and the batches, with their rows, that may hold events of it."""
+
+    window: Window
+    batches: tuple[tuple[Batch, tuple[int, int]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Planner:
+    """What is the same for every window of one plan."""
+
+    config: ExportConfig
+    now: datetime
+    mapping: EventMapping
+    listed: set[str]
+    config_digest: str
+    store: Store
+    force: bool
+    rebuild: bool
+    unreadable: tuple[Batch, ...]
+
+    def plan(self, inputs: Sequence[_Input]) -> Iterator[WindowPlan]:
+        """Yield the plan of every window."""
+        newest = list_generations(self.store)
+
+        def committed(entry: _Input) -> Manifest | None:
+            generation = newest.get(entry.window.name)
+            return read_manifest(self.store, entry.window.name, generation) if generation else None
+
+        with ThreadPoolExecutor(_MANIFEST_READERS) as pool:
+            for entry, manifest in zip(inputs, pool.map(committed, inputs), strict=True):
+                if entry.batches or entry.window != UNDATED or manifest is not None:
+                    yield self._plan_window(entry, manifest)
+
+    def _plan_window(self, entry: _Input, committed: Manifest | None) -> WindowPlan:
+        batches = tuple(batch for batch, _ in entry.batches)
+        blocking = [b for b in self.unreadable if self._may_feed(b, entry.window)]
+        status, detail, lost = self._status(entry, batches, committed)
+        if blocking and self.config.source.on_unreadable_batch == "fail" and status in TO_DO:
+            status, detail = "blocked", f"{blocking[0].path}: {blocking[0].unreadable}"
+        return WindowPlan(
+            window=entry.window,
+            status=status,
+            detail=detail,
+            batches=batches,
+            shards=tuple(_cut(entry.batches, whole=self.config.order_by is not None)),
+            input_digest=self._digest(entry.window, batches),
+            committed=committed,
+            unreadable=tuple(blocking),
+            lost_events=lost,
+        )
+
+    def _status(
+        self, entry: _Input, batches: Sequence[Batch], committed: Manifest | None
+    ) -> tuple[Status, str, int]:
+        """Status, the reason in words, and events that a rebuild would lose."""
+        if committed is None:
+            return "missing", "no generation is committed", 0
+        was = {batch.path: batch for batch in committed.batches if not batch.unreadable}
+        late = [batch.path for batch in batches if batch.path not in was]
+        changed = [b.path for b in batches if b.path in was and was[b.path].etag != b.etag]
+        gone = [batch for batch in was.values() if batch.path not in self.listed]
+        lost = sum(batch.ledger.read for batch in gone)
+        status: Status = "up to date"
+        detail = f"generation {committed.generation}"
+        if committed.config_digest != self.config_digest:
+            status, detail = "changed config", "the config means something else now"
+        elif committed.format_version != FORMAT_VERSION:
+            status, detail = "changed config", "the package writes another format now"
+        elif changed:
+            status, detail = "changed batch", _named(changed)
+        elif late:
+            status, detail = "late batch", _named(late)
+        elif not gone and committed.input_digest != self._digest(entry.window, batches):
+            status, detail = "changed config", "other inputs or another codec version"
+        elif self.force:
+            status, detail = "forced", f"generation {committed.generation} is up to date"
+        if status != "up to date" and gone and not self.rebuild:
+            paths = _named([batch.path for batch in gone])
+            return "source expired", f"{status}, but gone from the source: {paths}", lost
+        return status, detail, lost
+
+    def _digest(self, window: Window, batches: Sequence[Batch]) -> str:
+        """sha256 of all that decides the window's bytes."""
+        inputs = {
+            "window": window.name,
+            "config": self.config_digest,
+            "format": FORMAT_VERSION,
+            "codec": codec_version(self.config.compression),
+            "shard_bytes": SHARD_BYTES,
+            "batches": [[batch.path, batch.etag, batch.size] for batch in batches],
+        }
+        return meaning_digest(inputs)
+
+    def _may_feed(self, batch: Batch, window: Window) -> bool:
+        """Whether a batch that cannot be read may hold events of a window, by its date path."""
+        template = self.config.source.date_path
+        folder = DatePath(template).parse(batch.path) if template is not None else None
+        if folder is None or not isinstance(window, TimeWindow):
+            return True
+        return folder[0] < window.end and window.start < folder[1]
+
+
+def _inputs(
+    config: ExportConfig,
+    batches: Sequence[Batch],
+    *,
+    now: datetime,
+    start: datetime | None,
+    end: datetime | None,
+) -> list[_Input]:
+    """Every window that is due, and what may hold its events; `undated` last."""
+    undated = _Input(UNDATED, tuple((b, (0, b.rows)) for b in batches if b.undated))
+    grid = grid_of(config)
+    if grid is None or config.window is None:
+        timed = any(batch.first_us is not None for batch in batches)
+        rows = tuple(
+            (b, (0, b.rows)) for b in batches if b.rows and (b.first_us is not None or not timed)
+        )
+        return [_Input(ALL, rows), undated]
+    dated = [batch for batch in batches if batch.first_us is not None]
+    if start is not None and end is not None:
+        due = set(grid.due(start, now=now, lag=config.window.lag))
+        windows = [window for window in grid.covering(start, end) if window in due]
+    else:
+        firsts = [batch.first_us for batch in dated if batch.first_us is not None]
+        first = config.window.start or (
+            _EPOCH + timedelta(microseconds=min(firsts)) if firsts else None
+        )
+        if first is None:
+            return [undated]
+        windows = list(grid.due(first, now=now, lag=config.window.lag))
+    by_window: dict[TimeWindow, list[tuple[Batch, tuple[int, int]]]] = {w: [] for w in windows}
+    for batch in dated:
+        for window in _windows_of(batch, grid):
+            if window in by_window:
+                rows = batch.rows_between(microseconds(window.start), microseconds(window.end))
+                if rows[1] > rows[0]:
+                    by_window[window].append((batch, rows))
+    inputs = [_Input(window, tuple(found)) for window, found in by_window.items()]
+    # A run over chosen windows may not have listed every batch: it leaves `undated` alone.
+    return inputs if start is not None else [*inputs, undated]
+
+
+def _windows_of(batch: Batch, grid: Grid) -> Iterator[TimeWindow]:
+    if batch.first_us is None or batch.last_us is None:
+        return iter(())
+    first, last = (_EPOCH + timedelta(microseconds=us) for us in (batch.first_us, batch.last_us))
+    return grid.overlapping(first, last)
+
+
+def _cut(
+    batches: Iterable[tuple[Batch, tuple[int, int]]], *, whole: bool
+) -> Iterator[tuple[BatchRange, ...]]:
+    """Cut a window into shards of about SHARD_BYTES, between row groups."""
+    shard: list[BatchRange] = []
+    size = 0
+    for number, (batch, rows) in enumerate(batches):
+        row, first, held = 0, rows[0], 0
+        for group in batch.row_groups:
+            start, row = row, row + group.rows
+            if start >= rows[1] or row <= rows[0]:
+                continue
+            held += group.bytes
+            if size + held >= SHARD_BYTES and not whole:
+                shard.append(_range(number, batch, (first, min(row, rows[1])), held))
+                yield tuple(shard)
+                shard, size, first, held = [], 0, row, 0
+        if held:
+            shard.append(_range(number, batch, (first, rows[1]), held))
+            size += held
+    if shard:
+        yield tuple(shard)
+
+
+def _range(number: int, batch: Batch, rows: tuple[int, int], held: int) -> BatchRange:
+    return BatchRange(
+        number, batch.path, batch.etag, batch.size, rows, batch.rows, held, batch.columns
+    )
+
+
+def _bounds(config: ExportConfig, window: Window) -> tuple[datetime, datetime]:
+    """Half-open range of event times of a window, naive UTC; for `undated` the valid times."""
+    low, high = config.source.valid_times
+    if isinstance(window, TimeWindow):
+        low, high = max(low, window.start), min(high, window.end)
+    return low.replace(tzinfo=None), high.replace(tzinfo=None)
+
+
+def _check_range(config: ExportConfig, start: datetime | None, end: datetime | None) -> None:
+    if (start is None) != (end is None):
+        raise ConfigError("start and end go together: give both or neither")
+    if start is not None and config.window is None:
+        raise ConfigError("start and end choose windows, and this config has no `window`")
+    if config.window is not None and start is not None and end is not None:
+        grid = grid_of(config)
+        if grid is not None:
+            grid.covering(start, end)
+
+
+def _named(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return f"{paths[0]}{more}"

@@ -1,0 +1,114 @@
+"""Fixtures of every test: an S3 server, and one place to read from and write to on disk and S3."""
+
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from pipelines.storage import Store, open_store
+from tests.s3_server import S3Server, serve_s3
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "s3: needs the S3 server of the test run")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A fresh source and a fresh destination, both empty."""
+
+    kind: str  # "file" or "s3"
+    source_url: str
+    destination_url: str
+    storage_options: dict = field(default_factory=dict)
+    server: S3Server | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """Return where S3 answers, or '' on disk."""
+        return self.server.endpoint if self.server else ""
+
+    @property
+    def source(self) -> Store:
+        return self.store(self.source_url)
+
+    @property
+    def destination(self) -> Store:
+        return self.store(self.destination_url)
+
+    def store(self, url: str) -> Store:
+        """Open any URL with the options of this place."""
+        return open_store(url, self.storage_options)
+
+    def put(self, path: str, data: bytes, *, url: str = "") -> None:
+        """Write an object into the source (or below `url`), over what is there."""
+        store = self.store(url or self.source_url)
+        store.delete(path)
+        assert store.create(path, data)
+
+    def paths(self, url: str = "") -> list[str]:
+        """List the destination (or what is below `url`)."""
+        return [found.path for found in self.store(url or self.destination_url).list_objects()]
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """The S3 server of this test run; nothing is set globally."""
+    with serve_s3() as server:
+        yield server
+
+
+def forget_connections():
+    """Make the next request read credentials and endpoint from the environment again."""
+    from s3fs import S3FileSystem  # noqa: PLC0415 - tests without S3 need not load it
+
+    S3FileSystem.clear_instance_cache()
+
+
+def use_identity(monkeypatch, server, identity):
+    """Make this process one user of the server; `s3_env` clears up behind it."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in server.environment(identity).items():
+        monkeypatch.setenv(name, value)
+    forget_connections()
+
+
+@pytest.fixture
+def s3_env(s3, monkeypatch):
+    """The S3 server, with AWS_* of its admin in the environment."""
+    use_identity(monkeypatch, s3, s3.admin)
+    yield s3
+    forget_connections()
+
+
+def make_site(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Site:
+    """Return a fresh place of a kind; for fixtures of one kind only."""
+    if kind == "file":
+        return Site(kind, f"file://{tmp_path}/source", f"file://{tmp_path}/destination")
+    server = request.getfixturevalue("s3_env")
+    # Prefixes, not buckets: every bucket takes a few of the server's volumes.
+    name = f"t-{uuid.uuid4().hex[:12]}"
+    options = {"endpoint_url": server.endpoint}
+    return Site(kind, f"s3://raw/{name}", f"s3://exports/{name}", options, server)
+
+
+@pytest.fixture(
+    params=[pytest.param("file", id="file"), pytest.param("s3", id="s3", marks=pytest.mark.s3)]
+)
+def site(request, tmp_path):
+    """A fresh source and destination, once on disk and once on S3."""
+    return make_site(request.param, request, tmp_path)
+
+
+@pytest.fixture
+def s3_site(request, tmp_path):
+    """A fresh source and destination on S3 only."""
+    return make_site("s3", request, tmp_path)
+
+
+@pytest.fixture
+def file_site(request, tmp_path):
+    """A fresh source and destination on disk only."""
+    return make_site("file", request, tmp_path)
