@@ -81,12 +81,17 @@ def _duration(value: object) -> object:
     return parse_duration(value) if isinstance(value, str) else value
 
 
+def _lag(value: object) -> object:
+    return timedelta(0) if value in ("0", "0s", "0m", 0) else _duration(value)
+
+
 def _duration_text(value: timedelta) -> str:
     return f"{int(value.total_seconds())}s"
 
 
 Instant = Annotated[datetime, BeforeValidator(_instant)]
 Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_duration_text)]
+Lag = Annotated[timedelta, BeforeValidator(_lag), PlainSerializer(_duration_text)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
 
 
@@ -177,7 +182,7 @@ class WindowGrid(_Frozen):
 
     every: Duration
     start: Instant | None = None
-    lag: Duration = timedelta(minutes=20)
+    lag: Lag = timedelta(minutes=20)
 
 
 class PartitionExpression(_Frozen):
@@ -272,8 +277,12 @@ class ExportConfig(_Frozen):
     def _consistent(self) -> "ExportConfig":
         names = [key if isinstance(key, str) else key.name for key in self.partition_by]
         for label, values in (("partition_by", names), ("extra_fields", self.extra_fields)):
-            if repeated := next((v for v in values if list(values).count(v) > 1), None):
+            folded = [value.lower() for value in values]
+            if repeated := next((v for v in folded if folded.count(v) > 1), None):
                 raise ValueError(f"{label}: {repeated!r} stands there twice")
+        # A reader's partition column would hide the record's own key.
+        if hidden := {"input", "output", "tags", *self.extra_fields} & set(names):
+            raise ValueError(f"partition_by: {min(hidden)!r} is a key of the record already")
         levels = {"gzip": range(4), "zstd": range(1, 23), "none": range(0)}[self.compression]
         if self.compression_level is not None and self.compression_level not in levels:
             allowed = f"{levels[0]} to {levels[-1]}" if levels else "no level"
@@ -294,7 +303,10 @@ def load_config(path: Path) -> ExportConfig:
     except OSError as exc:
         raise ConfigError(f"{path}: cannot be read: {exc.strerror}") from exc
     except yaml.YAMLError as exc:
-        raise ConfigError(f"{path}: not valid YAML: {exc}") from exc
+        hint = ""
+        if re.search(r"comparator: *[!><]", path.read_text("utf-8")):
+            hint = "; comparators such as '!=' and '>=' need quotes in YAML"
+        raise ConfigError(f"{path}: not valid YAML{hint}: {exc}") from exc
     return parse_config(document, origin=str(path), base=path.resolve().parent)
 
 
@@ -310,6 +322,20 @@ def parse_config(document: object, *, origin: str, base: Path) -> ExportConfig:
         return ExportConfig.model_validate(document)
     except ValidationError as exc:
         raise ConfigError("\n".join(_explain(exc, origin))) from exc
+
+
+def with_overrides(
+    config: ExportConfig, *, to: str | None, where: str | None, base: Path
+) -> ExportConfig:
+    """Return the config for an ad-hoc slice: another destination, one more condition."""
+    changes: dict[str, Any] = {}
+    if to is not None:
+        url = resolve_url(to, base)
+        changes["destination"] = config.destination.model_copy(update={"url": url})
+    if where is not None:
+        both = f"({config.where}) and ({where})" if config.where is not None else where
+        changes["where"] = both
+    return config.model_copy(update=changes)
 
 
 def resolve_url(url: str, base: Path) -> str:
@@ -339,6 +365,10 @@ class _StrictLoader(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+# A bare `=`, as in `comparator: =`, has a tag of its own in YAML 1.1; here it is just text.
+_StrictLoader.add_constructor("tag:yaml.org,2002:value", _StrictLoader.construct_yaml_str)
 
 
 def _explain(exc: ValidationError, origin: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipelines.config import ExportConfig
-from pipelines.errors import ConfigError, PipelineError, QualityError
+from pipelines.errors import ConfigError, ContractError, PipelineError, QualityError
 from pipelines.executors import InlineExecutor
 from pipelines.layout import OWNER_PATH
 from pipelines.manifest import (
@@ -23,6 +23,7 @@ from pipelines.manifest import (
     count_ledger,
     engine_versions,
     iso_instant,
+    read_manifest,
 )
 from pipelines.plan import Plan, Status, WindowPlan, grid_of, plan_export
 from pipelines.reshape import Rules, compile_rules
@@ -157,7 +158,13 @@ def run_export(
     )
     if on_plan is not None:
         on_plan(plan)
-    claim_destination(config)
+    if plan.unreadable and not plan.windows and config.source.on_unreadable_batch == "fail":
+        batch = plan.unreadable[0]
+        raise ContractError(
+            f"{batch.path}: {batch.unreadable}; no batch of {config.source.url} can be exported",
+            batch=batch.path,
+        )
+    claim_destination(config, create=bool(plan.to_do))
     summaries = []
     for window in plan.windows:
         try:
@@ -170,31 +177,50 @@ def run_export(
     return ExportSummary(config.name, config.destination.url, plan.batches, tuple(summaries))
 
 
-def claim_destination(config: ExportConfig) -> None:
+def claim_destination(config: ExportConfig, *, create: bool = True) -> None:
     """Write the destination's owner record, or check that it is this export's.
+
+    Args:
+        config: the export.
+        create: write it when there is none.
 
     Raises:
         ConfigError: the destination belongs to another export, source or grid.
     """
-    store = open_store(config.destination.url, config.destination.storage_options)
+    if not check_owner(config) and create:
+        data = json.dumps(_owner(config), ensure_ascii=False, indent=1).encode() + b"\n"
+        if not _destination(config).create(OWNER_PATH, data):
+            check_owner(config)
+
+
+def check_owner(config: ExportConfig) -> bool:
+    """Return whether the destination has an owner record, which then is this export's.
+
+    Raises:
+        ConfigError: the destination belongs to another export, source or grid.
+    """
+    store = _destination(config)
+    if store.stat(OWNER_PATH) is None:
+        return False
+    found = json.loads(store.read_bytes(OWNER_PATH))
+    for key, value in _owner(config).items():
+        if found.get(key) != value:
+            raise ConfigError(
+                f"destination.url: {store.url} belongs to another {key} ({found.get(key)!r}, this "
+                f"config has {value!r}); take a new destination"
+            )
+    return True
+
+
+def _owner(config: ExportConfig) -> dict[str, Any]:
     grid = grid_of(config)
-    owner = {
+    return {
         "export": config.name,
         "source": config.source.url,
         "grid": None
         if grid is None
         else {"every": f"{int(grid.every.total_seconds())}s", "origin": grid.origin.isoformat()},
     }
-    data = json.dumps(owner, ensure_ascii=False, indent=1).encode() + b"\n"
-    if store.stat(OWNER_PATH) is None and store.create(OWNER_PATH, data):
-        return
-    found = json.loads(store.read_bytes(OWNER_PATH))
-    for key, value in owner.items():
-        if found.get(key) != value:
-            raise ConfigError(
-                f"destination.url: {store.url} belongs to another {key} ({found.get(key)!r}, this "
-                f"config has {value!r}); take a new destination"
-            )
 
 
 def export_window(
@@ -231,8 +257,8 @@ def export_window(
     store = _destination(plan.config)
     if not commit(store, manifest):
         logger.info("window %s: another run committed it", window.window.name)
-        rival = replace(window, status="up to date", detail="committed by another run")
-        return replace(summarise(plan, rival), status="committed by another run")
+        rival = read_manifest(store, manifest.window, manifest.generation)
+        return _summary(store, rival, "committed by another run", window.status)
     return _summary(store, manifest, "committed", window.status)
 
 
@@ -304,9 +330,7 @@ def _run(
             future.cancel()
 
 
-def _manifest(
-    plan: Plan, window: WindowPlan, rules: Rules, results: list[ShardResult]
-) -> Manifest:
+def _manifest(plan: Plan, window: WindowPlan, rules: Rules, results: list[ShardResult]) -> Manifest:
     config = plan.config
     batches = _ledgers(window, rules, results)
     parts = tuple(part for result in results for part in result.parts)
@@ -333,9 +357,7 @@ def _manifest(
     )
 
 
-def _ledgers(
-    window: WindowPlan, rules: Rules, results: list[ShardResult]
-) -> tuple[ReadBatch, ...]:
+def _ledgers(window: WindowPlan, rules: Rules, results: list[ShardResult]) -> tuple[ReadBatch, ...]:
     """The batches that the window read, each with its ledger, and those it could not read."""
     read: Counter[int] = Counter()
     counts: Counter[tuple[int, int]] = Counter()

@@ -1,6 +1,6 @@
 """What a run would do and why: windows, their inputs, and what is committed already."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -164,6 +164,8 @@ def plan_export(
         )
         return Plan(config, now, batches=len(found), unreadable=unreadable)
     mapping = resolve_mapping(config.source, columns)
+    if config.window is not None and "requested_at" not in mapping.fields:
+        raise ConfigError("window: the source maps no field 'requested_at'")
     compile_rules(config, mapping, now=now)
     batches = []
     for batch in read_batches(config.source, files, mapping, found):
@@ -174,7 +176,7 @@ def plan_export(
         config=config,
         now=now,
         mapping=mapping,
-        listed={batch.path for batch in batches},
+        listed={batch.path: batch.etag for batch in batches},
         config_digest=config_meaning(config, mapping, now=now),
         store=open_store(config.destination.url, config.destination.storage_options),
         force=force,
@@ -247,7 +249,7 @@ class _Planner:
     config: ExportConfig
     now: datetime
     mapping: EventMapping
-    listed: set[str]
+    listed: Mapping[str, str]  # ETags by path
     config_digest: str
     store: Store
     force: bool
@@ -271,7 +273,8 @@ class _Planner:
         batches = tuple(batch for batch, _ in entry.batches)
         blocking = [b for b in self.unreadable if self._may_feed(b, entry.window)]
         status, detail, lost = self._status(entry, batches, committed)
-        if blocking and self.config.source.on_unreadable_batch == "fail" and status in TO_DO:
+        strict = self.config.source.on_unreadable_batch == "fail"
+        if blocking and strict and status != "source expired":
             status, detail = "blocked", f"{blocking[0].path}: {blocking[0].unreadable}"
         return WindowPlan(
             window=entry.window,
@@ -293,7 +296,10 @@ class _Planner:
             return "missing", "no generation is committed", 0
         was = {batch.path: batch for batch in committed.batches if not batch.unreadable}
         late = [batch.path for batch in batches if batch.path not in was]
-        changed = [b.path for b in batches if b.path in was and was[b.path].etag != b.etag]
+        # Also those that no longer overlap the window, or can no longer be read.
+        changed = [
+            path for path, batch in was.items() if self.listed.get(path, batch.etag) != batch.etag
+        ]
         gone = [batch for batch in was.values() if batch.path not in self.listed]
         lost = sum(batch.ledger.read for batch in gone)
         status: Status = "up to date"
@@ -329,8 +335,7 @@ class _Planner:
 
     def _may_feed(self, batch: Batch, window: Window) -> bool:
         """Whether a batch that cannot be read may hold events of a window, by its date path."""
-        template = self.config.source.date_path
-        folder = DatePath(template).parse(batch.path) if template is not None else None
+        folder = _folder_of(self.config, batch)
         if folder is None or not isinstance(window, TimeWindow):
             return True
         return folder[0] < window.end and window.start < folder[1]
@@ -358,10 +363,12 @@ def _inputs(
         due = set(grid.due(start, now=now, lag=config.window.lag))
         windows = [window for window in grid.covering(start, end) if window in due]
     else:
-        firsts = [batch.first_us for batch in dated if batch.first_us is not None]
-        first = config.window.start or (
-            _EPOCH + timedelta(microseconds=min(firsts)) if firsts else None
-        )
+        firsts = [
+            _EPOCH + timedelta(microseconds=b.first_us) for b in dated if b.first_us is not None
+        ]
+        folders = (_folder_of(config, batch) for batch in batches if batch.unreadable)
+        firsts += [folder[0] for folder in folders if folder is not None]
+        first = config.window.start or min(firsts, default=None)
         if first is None:
             return [undated]
         windows = list(grid.due(first, now=now, lag=config.window.lag))
@@ -375,6 +382,12 @@ def _inputs(
     inputs = [_Input(window, tuple(found)) for window, found in by_window.items()]
     # A run over chosen windows may not have listed every batch: it leaves `undated` alone.
     return inputs if start is not None else [*inputs, undated]
+
+
+def _folder_of(config: ExportConfig, batch: Batch) -> tuple[datetime, datetime] | None:
+    """The event times that a batch's date path allows, None when it allows any."""
+    template = config.source.date_path
+    return DatePath(template).parse(batch.path) if template is not None else None
 
 
 def _windows_of(batch: Batch, grid: Grid) -> Iterator[TimeWindow]:

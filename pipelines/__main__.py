@@ -1,0 +1,5 @@
+"""`python -m pipelines` is `request-logs`."""
+
+from pipelines.cli import main
+
+main()

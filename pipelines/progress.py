@@ -1,0 +1,93 @@
+"""How far a run is: a bar on a terminal, plain lines elsewhere; always on stderr."""
+
+import time
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Bar:
+    """A rich progress bar with events, bytes, rate and time left."""
+
+    def __init__(self) -> None:
+        """Draw nothing yet."""
+        self._shown = Progress(
+            TextColumn("exporting"),
+            BarColumn(),
+            TextColumn("{task.completed:,.0f} of up to {task.total:,.0f} events"),
+            TextColumn("{task.fields[written]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._shown.add_task("export", total=0, written="", visible=False)
+        self._bytes = 0
+        self._began = 0.0
+
+    def __enter__(self) -> Self:
+        """Return the bar, drawn from now on."""
+        self._shown.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Remove the bar."""
+        self._shown.stop()
+
+    def start(self, events: int, windows: int) -> None:
+        """Say how much there is to do."""
+        self._began = time.monotonic()
+        self._shown.update(self._task, total=events, visible=windows > 0)
+
+    def add(self, events: int, line_bytes: int) -> None:
+        """Say what was done since the last call."""
+        self._bytes += line_bytes
+        rate = self._bytes / 1e6 / max(1e-3, time.monotonic() - self._began)
+        written = f"{self._bytes / 1e6:,.0f} MB  {rate:,.0f} MB/s"
+        self._shown.update(self._task, advance=events, written=written)
+
+
+class Lines:
+    """A line every ten seconds, for logs."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """Write nothing yet."""
+        self._stream = stream
+        self._total = self._events = self._bytes = 0
+        self._began = self._last = time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Nothing is held."""
+
+    def start(self, events: int, windows: int) -> None:
+        """Say how much there is to do."""
+        self._total = events
+        if windows:
+            self._stream.write(f"exporting {windows:,} windows, up to {events:,} events\n")
+
+    def add(self, events: int, line_bytes: int) -> None:
+        """Say what was done since the last call."""
+        self._events += events
+        self._bytes += line_bytes
+        now = time.monotonic()
+        if now - self._last < _SECONDS_BETWEEN_LINES:
+            return
+        self._last = now
+        rate = self._bytes / 1e6 / (now - self._began)
+        left = (self._total - self._events) * (now - self._began) / max(1, self._events)
+        self._stream.write(
+            f"{self._events:,} of up to {self._total:,} events, {self._bytes / 1e6:,.0f} MB, "
+            f"{rate:,.0f} MB/s, about {left:,.0f} s left\n"
+        )
+        self._stream.flush()

@@ -1,0 +1,177 @@
+"""What a run did, in words and tables for a terminal; no record text but a preview's."""
+
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import zstandard
+
+from pipelines.export import ExportSummary
+from pipelines.manifest import read_manifest
+from pipelines.plan import Plan
+from pipelines.storage import open_store
+from pipelines.upkeep import Verification
+from pipelines.windows import UNDATED
+
+_SHOWN_WINDOWS = 40
+_SHOWN_CHARS = 300
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def describe_run(summary: ExportSummary) -> Iterator[str]:
+    """Yield the lines that tell what a run did: counts, rejects by reason, parts, manifests."""
+    if not summary.batches:
+        yield "The source holds no batch: nothing to do."
+        return
+    same = sum(window.status == "up to date" for window in summary.windows)
+    if not summary.written and not summary.failed and same == len(summary.windows):
+        yield f"Nothing to do: {_count(same, 'window is', 'windows are')} up to date."
+        return
+    ledger = summary.ledger
+    written = summary.written
+    parts = sum(len(window.data_files) for window in written)
+    partitions = sum(window.partitions for window in written)
+    stored = sum(window.bytes for window in written)
+    raw = sum(window.raw_bytes for window in written)
+    yield f"Export {summary.export}: {_count(summary.batches, 'batch', 'batches')} at the source"
+    yield f"  windows     {len(written)} committed, {same} up to date"
+    yield f"  events      {ledger.read:,} read, {ledger.exported:,} exported"
+    for column in ("filtered", "errors_excluded", "superseded", "duplicate", "sampled_out"):
+        if events := getattr(ledger, column):
+            yield f"  {column:<15} {events:,}{_reasons(ledger.filtered_by, column == 'filtered')}"
+    yield f"  rejected    {ledger.rejected:,}{_reasons(ledger.rejected_by, bool(ledger.rejected))}"
+    yield f"  parts       {parts:,} in {partitions:,} partitions, {size(stored)} ({size(raw)} before compression)"
+    yield f"  data        {summary.destination}/data/"
+    if written:
+        yield f"  manifests   {summary.destination}/_meta/manifests/, the last {written[-1].manifest}"
+    rejects = [url for window in written for url in window.rejects]
+    if rejects:
+        yield f"  rejects     {rejects[0]}" + (f" and {len(rejects) - 1} more" if rejects[1:] else "")
+    yield from describe_left(summary)
+
+
+def describe_left(summary: ExportSummary) -> Iterator[str]:
+    """Yield a line for each window that is neither committed by this run nor up to date."""
+    for window in summary.windows:
+        if window.status in ("source expired", "committed by another run"):
+            yield f"  left alone  {window.window}: {window.status}: {window.detail}"
+        elif window.error:
+            yield f"  FAILED      {window.window}: {window.error}"
+
+
+def describe_plan(plan: Plan) -> Iterator[str]:
+    """Yield the lines of a plan: each window with its reason, rows and bytes."""
+    if not plan.batches:
+        yield "The source holds no batch: nothing to do."
+        return
+    todo = plan.to_do
+    same = [window for window in plan.windows if window.status == "up to date"]
+    shown = [window for window in plan.windows if window.status != "up to date"]
+    for window in islice(shown, _SHOWN_WINDOWS):
+        lost = f"; a rebuild loses {window.lost_events:,} events" if window.lost_events else ""
+        yield (
+            f"{window.window.name:<33}  {window.status:<14}  {len(window.batches):>5} batches  "
+            f"up to {window.events:>9,} events  {size(window.bytes):>8}  {window.detail}{lost}"
+        )
+    if len(shown) > _SHOWN_WINDOWS:
+        yield f"… and {len(shown) - _SHOWN_WINDOWS} more windows (all of them with --json)"
+    parts = sum(
+        max(1, -(-window.bytes * 4 // plan.config.target_part_bytes))
+        for window in todo
+        if window.window != UNDATED and window.bytes
+    )
+    yield (
+        f"{len(todo)} windows to write from {size(sum(w.bytes for w in todo))} of batches, "
+        f"{parts} or more parts; {len(same)} up to date. Nothing was written."
+    )
+
+
+def describe_verification(found: Verification) -> Iterator[str]:
+    """Yield what a verification found."""
+    yield from found.problems
+    how = "bytes read and hashed" if found.deep else "sizes compared, bytes not read (--deep reads them)"
+    yield (
+        f"{_count(found.windows, 'window', 'windows')}, {_count(found.parts, 'part', 'parts')}, "
+        f"{found.records:,} records, {size(found.bytes)}: {how}; "
+        + (f"{_count(len(found.problems), 'problem', 'problems')}" if found.problems else "all as committed")
+    )
+    if found.stray:
+        yield f"{_count(len(found.stray), 'part', 'parts')} under data/ not in any newest manifest"
+
+
+def plan_as_dict(plan: Plan) -> dict[str, Any]:
+    """Return a plan as plain data for `--json`."""
+    return {
+        "export": plan.config.name,
+        "batches": plan.batches,
+        "windows": [
+            {
+                "window": window.window.name,
+                "status": window.status,
+                "detail": window.detail,
+                "generation": window.generation,
+                "batches": [batch.path for batch in window.batches],
+                "events_at_most": window.events,
+                "bytes": window.bytes,
+                "shards": len(window.shards),
+                "lost_events": window.lost_events,
+            }
+            for window in plan.windows
+        ],
+        "unreadable": {batch.path: batch.unreadable for batch in plan.unreadable},
+    }
+
+
+def pretty_record(line: bytes) -> str:
+    """Return a record indented, in its own key order, long strings cut for the eye."""
+    return json.dumps(_cut(json.loads(line)), indent=2, ensure_ascii=False)
+
+
+def first_record(summary: ExportSummary, storage_options: dict[str, Any]) -> bytes | None:
+    """Return the first line of the first committed part; None when there is no record."""
+    store = open_store(summary.destination, storage_options)
+    window = next((window for window in summary.windows if window.data_files), None)
+    if window is None:
+        return None
+    part = read_manifest(store, window.window, window.generation).parts[0]
+    data = store.read_bytes(part.path)
+    if part.path.endswith(".gz"):
+        data = gzip.decompress(data)
+    elif part.path.endswith(".zst"):
+        data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
+    return data.split(b"\n", 1)[0]
+
+
+def size(number: int) -> str:
+    """Return a number of bytes for people: 512 B, 3.4 kB, 1.2 GB (powers of 1000)."""
+    value, unit = float(number), 0
+    while value >= 1000 and unit < len(_UNITS) - 1:  # noqa: PLR2004 - a kilo
+        value, unit = value / 1000, unit + 1
+    return f"{value:.0f} {_UNITS[unit]}" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
+
+
+def _cut(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _cut(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_cut(inner) for inner in value]
+    if isinstance(value, str) and len(value) > _SHOWN_CHARS:
+        return f"{value[:_SHOWN_CHARS]}… ({len(value):,} characters)"
+    return value
+
+
+def _reasons(reasons: Any, shown: bool) -> str:  # noqa: FBT001 - private
+    text = ", ".join(f"{reason} {events:,}" for reason, events in reasons.items())
+    return f" ({text})" if shown and text else ""
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
+
+
+def describe_findings(findings: Sequence[Any]) -> Iterator[str]:
+    """Yield one line a finding of `check_export`."""
+    for finding in findings:
+        yield f"{'ok' if finding.ok else 'NOT OK':<7} {finding.what:<12} {finding.seen}"
