@@ -13,7 +13,7 @@ def sample_config(destination: str) -> ExportConfig:
         "name": "demo",
         "source": {"url": str(folder), "preset": "openpipe", "date_path": "year=%Y"},
         "destination": {"url": destination},
-        "window": {"every": "30d", "start": "2024-01-01", "lag": "1h"},
+        "window": {"every": "30d", "start": "2024-01-12", "lag": "1h"},
         "partition_by": ["date", "model"],
         "max_reject_ratio": 0.1,
     }
