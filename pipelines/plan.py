@@ -13,7 +13,7 @@ from pipelines.filters import compile_filters
 from pipelines.layout import DatePath
 from pipelines.manifest import FORMAT_VERSION, Manifest, list_generations, read_manifest
 from pipelines.reshape import compile_rules
-from pipelines.scans import BatchRange, ShardWork
+from pipelines.scans import BatchRange, ShardWork, check_queries
 from pipelines.sources.batches import (
     Batch,
     list_batches,
@@ -172,6 +172,7 @@ def plan_export(
         if not batch.unreadable:
             check_same_contract(mapping, columns, batch.columns, batch=batch.path)
         batches.append(batch)
+    _check_queries(config, mapping, batches, now=now)
     planner = _Planner(
         config=config,
         now=now,
@@ -194,6 +195,16 @@ def plan_export(
         windows=tuple(planner.plan(inputs)),
         unreadable=planner.unreadable,
     )
+
+
+def _check_queries(
+    config: ExportConfig, mapping: EventMapping, batches: Sequence[Batch], *, now: datetime
+) -> None:
+    """Let the engine check the config's expressions against the first readable batch's columns."""
+    batch = next(batch for batch in batches if not batch.unreadable)
+    start, end = _bounds(config, ALL)
+    nothing = _range(0, batch, (0, 0), 0)
+    check_queries(ShardWork(config, mapping, now, ALL, start, end, "", 0, (nothing,)))
 
 
 def check_places(config: ExportConfig) -> None:

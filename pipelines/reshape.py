@@ -208,6 +208,15 @@ class Reshape:
         )
         return self._bind(text, scan)
 
+    def condition(self, scan: Scan) -> Query | None:
+        """Query of the config's `where` alone, None when it has none."""
+        if self.config.where is None:
+            return None
+        where = parse_expression(self.config.where, place="where", columns=_WHERE_FIELDS)
+        sql = event_sql(self.mapping, scan.columns, batch=scan.paths[0])
+        events = self._window_events(sql, losers=False)
+        return self._bind(compose("condition", window_events=events, where=where.sql), scan)
+
     def ids(self, scan: Scan) -> Query:
         """Statement that adds the window's ids to the table event_ids."""
         sql = event_sql(self.mapping, scan.columns, batch=scan.paths[0])

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipelines.config import ExportConfig
 from pipelines.engine import NotUtf8Error, compose, connect, engine_errors
+from pipelines.errors import ConfigError
 from pipelines.reshape import Query, Reshape, Scan, compile_rules
 from pipelines.sources.batches import open_source
 from pipelines.sources.fetch import Spool
@@ -143,17 +144,17 @@ class Session:
 
     def collect_lines(self, scan: Scan) -> None:
         """Add a scan's lines to those that `ordered_lines` sorts."""
-        start = "insert into" if self._collected else "create temp table"
-        middle = "" if self._collected else " as"
 
         def collect(part: Scan) -> list[Any]:
             query = self.reshape.lines(part, losers=self.losers)
-            return self._fetch_all(
-                part, replace(query, sql=f"{start} ordered_lines{middle} {query.sql}")
-            )
+            start = "create temp table ordered_lines as"
+            if self._collected:
+                start = "insert into ordered_lines"
+            found = self._fetch_all(part, replace(query, sql=f"{start} {query.sql}"))
+            self._collected = True
+            return found
 
         self._each(scan, collect)
-        self._collected = True
 
     def counts(self, scan: Scan) -> tuple[list[tuple[int, int]], list[tuple[int, int, int]]]:
         """Return (batch, events) of all events, and (batch, disposition, events) of dropped ones.
@@ -179,6 +180,21 @@ class Session:
         return self._each(
             scan, lambda part: list(self._read(part, self.reshape.keys(part, losers=self.losers)))
         )
+
+    def bind(self, scan: Scan) -> None:
+        """Let DuckDB check names and types of the export's queries; reads no rows.
+
+        Raises:
+            ConfigError: an expression does not fit the columns, or `where` is no condition.
+        """
+        with engine_errors(f"checking the config against {_named(scan)}"):
+            query = self.reshape.lines(scan, losers=self.losers)
+            self.con.sql(query.sql, params=query.params)
+            condition = self.reshape.condition(scan)
+            if condition is not None:
+                (kind,) = self.con.sql(condition.sql, params=condition.params).types
+                if str(kind) != "BOOLEAN":
+                    raise ConfigError(f"where: gives {kind}, and must give true or false")
 
     def _read(self, scan: Scan, query: Query) -> Iterator[pa.RecordBatch]:
         with engine_errors(f"reading {_named(scan)}"):
@@ -231,6 +247,17 @@ def open_session(work: ShardWork) -> Iterator[Session]:
                 con.register("listed_losers", _loser_table(work.losers))
                 con.execute("insert into losers select batch, row, disposition from listed_losers")
             yield Session(work, spool, con)
+
+
+def check_queries(work: ShardWork) -> None:
+    """Check the export's expressions against a shard's columns; of the batches only footers are read.
+
+    Raises:
+        ConfigError: an expression does not fit.
+    """
+    with open_session(work) as session:
+        for scan in session.scans(()):
+            session.bind(scan)
 
 
 def _groups(ranges: tuple[BatchRange, ...], *, remote: bool) -> Iterator[list[BatchRange]]:
