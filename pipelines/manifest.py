@@ -194,7 +194,8 @@ def parse_manifest(data: bytes, *, destination: str, where: str) -> Manifest:
         QualityError: it is none of this package's, or of a newer format.
     """
     try:
-        export = json.loads(data)["export"]
+        document = json.loads(data)
+        export = document["export"]
         if export["format_version"] > FORMAT_VERSION:
             raise QualityError(
                 f"{where}: manifest of format {export['format_version']}, which is newer than "
@@ -221,6 +222,7 @@ def parse_manifest(data: bytes, *, destination: str, where: str) -> Manifest:
             ledger=Ledger(**export["ledger"]),
             first_event_at=export["first_event_at"],
             last_event_at=export["last_event_at"],
+            record_keys=tuple(element["name"] for element in document["schema"]["elements"]),
             engines=export["engines"],
             format_version=export["format_version"],
         )

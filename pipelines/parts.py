@@ -8,7 +8,7 @@ import hashlib
 import os
 import threading
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -122,7 +122,7 @@ class PartWriter:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="parts")
         self._streams = _STREAMS if store.is_local else _REMOTE_STREAMS
         self._open: dict[str, _OpenPart] = {}
-        self._started = 0
+        self._started: Counter[str] = Counter()
         self._partitions: set[str] = set()
         self._finished: list[Part] = []
         self._all: set[_OpenPart] = set()
@@ -183,9 +183,11 @@ class PartWriter:
         return sorted(self._finished, key=lambda part: part.path)
 
     def _start(self, partition: str) -> _OpenPart:
-        # Numbered across partitions: on a disk that ignores case, two of them may be one folder.
-        part = _OpenPart(partition, self._name(partition, self._started))
-        self._started += 1
+        # Not across partitions, of which the order depends on where reads begin; but on a disk
+        # that ignores case, two of them may be one folder.
+        folder = partition.casefold()
+        part = _OpenPart(partition, self._name(partition, self._started[folder]))
+        self._started[folder] += 1
         self._partitions.add(partition)
         self._open[partition] = part
         self._all.add(part)

@@ -6,7 +6,7 @@ machine that has this package and credentials.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -136,7 +136,7 @@ def _run(work: ShardWork, attempt: int, progress: Progress | None) -> ShardResul
         return rejects_path(work.window.name, work.digest, work.shard)
 
     with (
-        open_session(work) as session,
+        open_session(_in_order(work)) as session,
         PartWriter(
             store,
             name_part,
@@ -183,6 +183,16 @@ def _run(work: ShardWork, attempt: int, progress: Progress | None) -> ShardResul
             first_us=tally.first_us,
             last_us=tally.last_us,
         )
+
+
+def _in_order(work: ShardWork) -> ShardWork:
+    """The work, on one thread where lines must come in order from a join with losers.
+
+    DuckDB's joins keep the order of their rows on one thread only.
+    """
+    if not work.losers or work.config.order_by is not None:
+        return work
+    return replace(work, config=work.config.model_copy(update={"threads": 1}))
 
 
 class _Tally:
@@ -260,11 +270,14 @@ class _Router:
         order = pc.array_sort_indices(codes)  # stable: lines keep their order in a partition
         lines = lines.take(order)
         runs = pc.run_end_encode(codes.take(order))
-        written, start = 0, 0
-        for end, code in zip(runs.run_ends.to_pylist(), runs.values.to_pylist(), strict=True):
-            written += self._write(_decoded(code, values), lines, start, end)
-            start = end
-        return written
+        ends = runs.run_ends.to_pylist()
+        starts = [0, *ends[:-1]]
+        firsts = order.take(pa.array(starts)).to_pylist()
+        # By first row, not by code: codes depend on where a read begins.
+        found = sorted(zip(firsts, starts, ends, runs.values.to_pylist(), strict=True))
+        return sum(
+            self._write(_decoded(code, values), lines, start, end) for _, start, end, code in found
+        )
 
     def _write(self, value: Any, lines: pa.Array, start: int, end: int) -> int:
         disposition, *keys = value

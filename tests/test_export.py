@@ -146,9 +146,9 @@ def test_paths_are_the_layout_of_the_contract(site):
             f"_meta/manifests/{DAY_2}/00000001.json",
             "_meta/owner.json",
             f"{data_1}/model=gpt-4o/{names_1}-00000-00000.jsonl.gz",
-            f"{data_1}/model=o1/{names_1}-00000-00001.jsonl.gz",
+            f"{data_1}/model=o1/{names_1}-00000-00000.jsonl.gz",
             f"{data_2}/model=gpt-4o/{names_2}-00000-00000.jsonl.gz",
-            f"{data_2}/model={null}/{names_2}-00000-00001.jsonl.gz",
+            f"{data_2}/model={null}/{names_2}-00000-00000.jsonl.gz",
         ]
     )
 
@@ -601,7 +601,7 @@ def test_pyarrow_reads_partition_values_back(nasty_site, compression):
     export(make_config(nasty_site, partition_by=["model"], compression=compression))
 
     partitioning = ds.partitioning(
-        pa.schema({"model": pa.string()}), flavor="hive", segment_encoding="uri"
+        pa.schema({"model": pa.string()}), flavor="hive"
     )
     found = ds.dataset(data_folder(nasty_site), format="json", partitioning=partitioning)
 
