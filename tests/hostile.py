@@ -1,6 +1,6 @@
 """Payload texts that writers of logs really leave, and worse: each named, and whether it is JSON.
 
-`is_strict` is RFC 8259, but for lone surrogate escapes: DuckDB cannot hold them, so they are rejects.
+`is_strict` is RFC 8259, but for lone surrogate escapes, which DuckDB cannot hold: rejects.
 """
 
 from typing import NamedTuple

@@ -92,7 +92,9 @@ def test_every_bundled_call_is_exported_as_recorded(site, compression):
         site.put(str(path.relative_to(SAMPLE)), path.read_bytes())
     recorded = sample_events()
 
-    export(make_config(site, source={"preset": None}, compression=compression))
+    created = {"expression": "coalesce(\"requestedAt\", timestamptz '2020-01-01')"}
+    source = {"preset": "openpipe", "mapping": {"requested_at": created}}
+    export(make_config(site, source=source, compression=compression))
 
     lines = read_records(site)
     assert len(lines) == len(recorded) == 300

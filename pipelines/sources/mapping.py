@@ -1,4 +1,4 @@
-"""From a batch's columns to the fields of an event: presets, detection, and the SQL of each field."""
+"""From a batch's columns to the fields of an event: presets, detection, SQL of each field."""
 
 import difflib
 import functools
@@ -29,13 +29,20 @@ TEXT, BINARY, INTEGER, FLOAT, BOOLEAN, TIME, ZONED_TIME, STRUCT, MAP, TEXT_MAP, 
     "list",
     "other",
 )
-_SAME = {BINARY: TEXT, ZONED_TIME: TIME, FLOAT: INTEGER, TEXT_MAP: MAP}  # read side by side without loss
+_SAME = {
+    BINARY: TEXT,
+    ZONED_TIME: TIME,
+    FLOAT: INTEGER,
+    TEXT_MAP: MAP,
+}  # read side by side without loss
 
 _INTEGERS = ("status_code", "duration_ms", "input_tokens", "output_tokens")
 _TIMES = ("requested_at", "received_at", "updated_at")
 _BOOLEANS = ("cache_hit", "is_error")
 _ROW_COLUMNS = frozenset({"file_index", "file_row_number"})  # DuckDB's own, by which rows are named
 PAYLOADS = ("request", "response")
+_FIELDS = (*_TIMES, "id", "model", *_INTEGERS, *_BOOLEANS, "error_message", "completion_id",
+           "finish_reason", "cost", "project_id", "tags", *PAYLOADS)  # fmt: skip
 RECORDED = ("request", "response", "tags", "requested_at")  # what a reject keeps in raw form
 
 
@@ -200,15 +207,16 @@ def event_sql(mapping: EventMapping, columns: Columns, *, batch: str) -> EventSq
         ConfigError: an expression is wrong.
     """
     if taken := _ROW_COLUMNS.intersection(columns.names):
-        raise ContractError(f"{batch}: column {min(taken)!r} has a name that DuckDB keeps for itself")
+        raise ContractError(
+            f"{batch}: column {min(taken)!r} has a name that DuckDB keeps for itself"
+        )
     fields: dict[str, str] = {}
     recorded: dict[str, str] = {}
     raw: dict[str, str] = {}
     payloads: dict[str, str] = {}
     used: set[str] = set()
     time_column, zoned = None, False
-    for name in (*_TIMES, "id", "model", *_INTEGERS, *_BOOLEANS, "error_message",
-                 "completion_id", "finish_reason", "cost", "project_id", "tags", *PAYLOADS):  # fmt: skip
+    for name in _FIELDS:
         field = mapping.fields.get(name)
         sql, family = "null", None
         if field is not None:
@@ -230,7 +238,9 @@ def event_sql(mapping: EventMapping, columns: Columns, *, batch: str) -> EventSq
     return EventSql(fields, recorded, raw, payloads, time_column, zoned, frozenset(used))
 
 
-def check_same_contract(mapping: EventMapping, first: Columns, other: Columns, *, batch: str) -> None:
+def check_same_contract(
+    mapping: EventMapping, first: Columns, other: Columns, *, batch: str
+) -> None:
     """Refuse a batch whose mapped columns have another type than the first batch's.
 
     Raises:
@@ -282,19 +292,7 @@ def _absent(name: str, column: str, columns: Columns, batch: str) -> ContractErr
 def _typed(name: str, sql: str, family: str | None, batch: str) -> str:
     """SQL of a field that is no payload, in the type filters and partitions expect."""
     if name in _TIMES:
-        if family == ZONED_TIME:
-            return f"make_timestamp(epoch_us({sql}))"
-        if family in (INTEGER, FLOAT, BOOLEAN, STRUCT, MAP, TEXT_MAP, LIST):
-            raise ContractError(
-                f"{batch}: {name} is mapped to a column of {family}, which is no time; use an "
-                f"expression such as epoch_ms(column) or make_timestamp(column)",
-                batch=batch,
-            )
-        if family in (TEXT, BINARY):
-            # Text with an offset is an instant, text without is UTC: the engine's zone.
-            text = sql if family == TEXT else f"try(decode({sql}))"
-            return f"make_timestamp(epoch_us(try_cast({text} as timestamptz)))"
-        return f"cast({sql} as timestamp)"
+        return _time(name, sql, family, batch)
     if name in _INTEGERS:
         return f"cast({sql} as bigint)"
     if name in _BOOLEANS:
@@ -304,6 +302,23 @@ def _typed(name: str, sql: str, family: str | None, batch: str) -> str:
     if family == BINARY:
         return f"try(decode({sql}))"
     return f"cast({sql} as varchar)"
+
+
+def _time(name: str, sql: str, family: str | None, batch: str) -> str:
+    """SQL of an instant as a naive timestamp in UTC."""
+    if family == ZONED_TIME:
+        return f"make_timestamp(epoch_us({sql}))"
+    if family in (INTEGER, FLOAT, BOOLEAN, STRUCT, MAP, TEXT_MAP, LIST):
+        raise ContractError(
+            f"{batch}: {name} is mapped to a column of {family}, which is no time; use an "
+            f"expression such as epoch_ms(column) or make_timestamp(column)",
+            batch=batch,
+        )
+    if family in (TEXT, BINARY):
+        # Text with an offset is an instant, text without is UTC: the engine's zone.
+        text = sql if family == TEXT else f"try(decode({sql}))"
+        return f"make_timestamp(epoch_us(try_cast({text} as timestamptz)))"
+    return f"cast({sql} as timestamp)"
 
 
 def _text(sql: str, family: str | None, kind: PayloadKind) -> str:
@@ -342,11 +357,15 @@ def _tags(sql: str, family: str | None) -> str:
     if family is None:
         return "'{}'"
     if family == BINARY:
-        return f"case when {sql} is null then '{{}}' else tags_from_text(try(decode({sql}))) end"
+        text = f"try(decode({sql}))"  # null too where bytes are not UTF-8
+        return (
+            f"case when {sql} is null then '{{}}' "
+            f"when {text} is not null then tags_from_text({text}) end"
+        )
     if family == TEXT_MAP:
         return f"coalesce(cast(to_json({sql}) as varchar), '{{}}')"
     if family in (MAP, STRUCT):
-        return f"coalesce(tags_from_text(cast(to_json({sql}) as varchar)), '{{}}')"
+        return f"tags_from_text(cast(to_json({sql}) as varchar))"
     if family == LIST:
         return f"tags_from_list(cast({sql} as varchar[]))"
     return f"tags_from_text(cast({sql} as varchar))"

@@ -1,6 +1,7 @@
 -- tags_from_text(t): a flat object of strings and nulls from tags stored as JSON text; null when
 -- the text is no JSON object or list. Keys keep their order and spelling, and so do strings;
--- numbers and booleans become strings of the same characters, nested values strings of JSON.
+-- numbers and booleans become strings of the same characters, nested values strings of JSON as
+-- recorded (nested beyond seven levels: as DuckDB writes JSON, the first of two equal keys).
 -- The '0' appended makes every match end at a token's end: without it the search would go on
 -- inside the strings after the last number. Its quoted form is cut off again.
 create temp macro tags_from_text(t) as
@@ -26,9 +27,40 @@ case
             -3
         )
     )
-    when json_type(t) = 'NULL' then '{}'
-    when json_type(t) = 'ARRAY' then tags_from_list(from_json(t, '["VARCHAR"]'))
-    when json_type(t) = 'OBJECT'
+    when regexp_full_match(t, '\s*null\s*') then '{}'
+    when regexp_matches(t, '^\s*\[') then tags_from_list(from_json(t, '["VARCHAR"]'))
+    -- Some value is nested. Brackets of valid JSON pair, so a search that goes seven levels deep
+    -- finds each key with its value as recorded.
+    when regexp_full_match(
+        t,
+        '\s*\{(?:\s*' || list_reduce(
+            ['"(?:[^"\\]|\\.)*"\s*:\s*(?:"(?:[^"\\]|\\.)*"|[\[{]@[\]}]|[^"\[\]{},:\s]+)']
+                || repeat(['(?:[^"\[\]{}]|"(?:[^"\\]|\\.)*"|[\[{]@[\]}])*'], 6)
+                || ['(?:[^"\[\]{}]|"(?:[^"\\]|\\.)*")*'],
+            lambda outer_part, part: replace(outer_part, '@', part)
+        ) || '\s*,?)*\s*\}\s*'
+    )
+    then '{' || array_to_string(
+        list_transform(
+            regexp_extract_all(
+                t,
+                list_reduce(
+                    ['"(?:[^"\\]|\\.)*"\s*:\s*(?:"(?:[^"\\]|\\.)*"|[\[{]@[\]}]|[^"\[\]{},:\s]+)']
+                        || repeat(['(?:[^"\[\]{}]|"(?:[^"\\]|\\.)*"|[\[{]@[\]}])*'], 6)
+                        || ['(?:[^"\[\]{}]|"(?:[^"\\]|\\.)*")*'],
+                    lambda outer_part, part: replace(outer_part, '@', part)
+                )
+            ),
+            lambda tag: case
+                when regexp_matches(tag, '(?:"|:\s*null)$') then single_line(tag)
+                else regexp_extract(tag, '^"(?:[^"\\]|\\.)*"') || ':' || to_json(
+                    single_line(regexp_extract(tag, '^"(?:[^"\\]|\\.)*"\s*:\s*((?s:.*))$', 1))
+                )::varchar
+            end
+        ),
+        ','
+    ) || '}'
+    when regexp_matches(t, '^\s*\{')
     then '{' || array_to_string(
         list_transform(
             json_keys(t),
