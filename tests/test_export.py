@@ -497,7 +497,7 @@ def test_threads_do_not_alter_bytes(file_site, compression):
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_shards_in_pools_write_what_they_write_alone(file_site, monkeypatch, threads):
-    monkeypatch.setattr(pipelines.plan, "SHARD_BYTES", 20_000)
+    monkeypatch.setattr(pipelines.plan, "SHARD_BYTES", 40_000)
     put_many(file_site)
     alone = export(many_config(file_site, "-alone"))
     with ThreadPoolExecutor(threads) as pool:
@@ -505,7 +505,7 @@ def test_shards_in_pools_write_what_they_write_alone(file_site, monkeypatch, thr
 
     assert written_bytes(file_site, "-alone") == written_bytes(file_site, "-pool")
     shards = {Path(url).name.split("-")[2] for url in alone.data_files}
-    assert len(shards) > 3
+    assert len(shards) > 1
 
 
 def test_shards_in_processes_write_what_they_write_alone(s3_site, monkeypatch):
@@ -600,9 +600,7 @@ def test_duckdb_reads_partition_values_back(nasty_site):
 def test_pyarrow_reads_partition_values_back(nasty_site, compression):
     export(make_config(nasty_site, partition_by=["model"], compression=compression))
 
-    partitioning = ds.partitioning(
-        pa.schema({"model": pa.string()}), flavor="hive"
-    )
+    partitioning = ds.partitioning(pa.schema({"model": pa.string()}), flavor="hive")
     found = ds.dataset(data_folder(nasty_site), format="json", partitioning=partitioning)
 
     assert set(found.to_table(columns=["model"]).column("model").to_pylist()) == set(NASTY)

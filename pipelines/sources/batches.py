@@ -1,6 +1,7 @@
 """Batches: finding them, and what their Parquet footers say of rows, columns and event times."""
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -174,7 +175,8 @@ def _with_footer_times(
             continue
         if not stats.has_min_max:
             return None
-        first, last = (int(raw * unit // 1) for raw in (stats.min_raw, stats.max_raw))
+        # Outwards: DuckDB rounds nanoseconds, so the last may count as the next microsecond.
+        first, last = math.floor(stats.min_raw * unit), math.ceil(stats.max_raw * unit)
         if first < low or last >= high:
             return None  # the range of the valid times among them is not in the footer
         groups.append(replace(group, first_us=first, last_us=last))
