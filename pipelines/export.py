@@ -6,7 +6,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -59,7 +59,7 @@ class WindowSummary:
     status: str
     detail: str = ""
     generation: int = 0
-    ledger: Ledger = Ledger()
+    ledger: Ledger = field(default_factory=Ledger)
     bytes: int = 0
     raw_bytes: int = 0
     partitions: int = 0
@@ -135,7 +135,8 @@ def run_export(
     Args:
         config: the export.
         now: the moment, aware UTC.
-        start, end: whole windows of the grid to choose from.
+        start: with `end`, chooses whole windows of the grid.
+        end: the end of the last of them.
         force: write windows that are up to date again.
         rebuild_from_remaining: write windows again whose batches are gone, without their events.
         executor: where shards run; by default here, one after the other.
@@ -247,7 +248,7 @@ def export_window(
     rules = compile_rules(plan.config, plan.mapping, now=plan.now, undated=undated)
     works = plan.shard_works(window)
     if not undated:
-        works = _with_losers(plan, window, rules, works, executor or InlineExecutor())
+        works = _with_losers(plan, rules, works, executor or InlineExecutor())
     results = list(_run(works, executor, progress))
     manifest = _manifest(plan, window, rules, results)
     _check_rejects(plan, window, rules, manifest, results)
@@ -274,7 +275,7 @@ def _destination(config: ExportConfig) -> Store:
 
 
 def _with_losers(
-    plan: Plan, window: WindowPlan, rules: Rules, works: list[ShardWork], executor: Executor
+    plan: Plan, rules: Rules, works: list[ShardWork], executor: Executor
 ) -> list[ShardWork]:
     """The works with the events that another copy in the window outlives."""
     if not works:
@@ -305,12 +306,12 @@ def _joined(works: list[ShardWork]) -> tuple[Any, ...]:
 def _narrowed(work: ShardWork, losers: list[tuple[int, int, int]]) -> ShardWork:
     """The work with those losers that are its own."""
     rows = {entry.number: entry.rows for entry in work.ranges}
-    own = tuple(
+    own = sorted(
         (batch, row, disposition)
         for batch, row, disposition in losers
         if batch in rows and rows[batch][0] <= row < rows[batch][1]
     )
-    return replace(work, losers=own)
+    return replace(work, losers=tuple(own))
 
 
 def _run(

@@ -75,8 +75,18 @@ def count_ledger(read: int, counted: Iterable[tuple[str, str, int]]) -> Ledger:
         columns[column] += events
         if column in reasons:
             reasons[column][reason] += events
-    split = {f"{name}_by": dict(sorted(reasons[name].items())) for name in _SPLIT}
-    return Ledger(read=read, **columns, **split)
+    return Ledger(
+        read=read,
+        exported=columns["exported"],
+        filtered=columns["filtered"],
+        errors_excluded=columns["errors_excluded"],
+        superseded=columns["superseded"],
+        duplicate=columns["duplicate"],
+        sampled_out=columns["sampled_out"],
+        rejected=columns["rejected"],
+        filtered_by=dict(sorted(reasons["filtered"].items())),
+        rejected_by=dict(sorted(reasons["rejected"].items())),
+    )
 
 
 def add_ledgers(ledgers: Iterable[Ledger]) -> Ledger:

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from tempfile import TemporaryFile
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from pipelines.codecs import Codec, open_codec
 from pipelines.config import Compression
@@ -133,7 +133,7 @@ class PartWriter:
         self._spill: Any = None
         self._spilled = 0
 
-    def __enter__(self) -> "PartWriter":
+    def __enter__(self) -> Self:
         """Return the writer."""
         return self
 
@@ -277,7 +277,7 @@ class PartWriter:
             part.sha256.update(data)
             part.md5.update(data)
             part.written += len(data)
-            part.writer.write(data)
+            part.writer.write(memoryview(data))
 
     def _commit(self, part: _OpenPart) -> None:
         if part.codec is None or part.writer is None:

@@ -142,7 +142,8 @@ def plan_export(
     Args:
         config: the export.
         now: the moment, aware UTC; decides which windows are due and what `last` means.
-        start, end: whole windows of the grid to choose from; both or neither.
+        start: with `end`, chooses whole windows of the grid; both or neither.
+        end: the end of the last of them.
         force: plan windows that are up to date too.
         rebuild_from_remaining: plan windows too of which a batch is gone, and lose its events.
 
@@ -365,10 +366,10 @@ def _inputs(
     grid = grid_of(config)
     if grid is None or config.window is None:
         timed = any(batch.first_us is not None for batch in batches)
-        rows = tuple(
+        whole = tuple(
             (b, (0, b.rows)) for b in batches if b.rows and (b.first_us is not None or not timed)
         )
-        return [_Input(ALL, rows), undated]
+        return [_Input(ALL, whole), undated]
     dated = [batch for batch in batches if batch.first_us is not None]
     if start is not None and end is not None:
         due = set(grid.due(start, now=now, lag=config.window.lag))

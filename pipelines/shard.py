@@ -6,7 +6,7 @@ machine that has this package and credentials.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -136,7 +136,7 @@ def _run(work: ShardWork, attempt: int, progress: Progress | None) -> ShardResul
         return rejects_path(work.window.name, work.digest, work.shard)
 
     with (
-        open_session(_in_order(work)) as session,
+        open_session(work) as session,
         PartWriter(
             store,
             name_part,
@@ -174,6 +174,7 @@ def _run(work: ShardWork, attempt: int, progress: Progress | None) -> ShardResul
                 session.collect_lines(scan)
         if config.order_by is not None:
             take(session.ordered_lines())
+        tally.counts.update(session.outlived)
         return ShardResult(
             parts=tuple(parts.finish()),
             rejects=tuple(rejects.finish()),
@@ -183,16 +184,6 @@ def _run(work: ShardWork, attempt: int, progress: Progress | None) -> ShardResul
             first_us=tally.first_us,
             last_us=tally.last_us,
         )
-
-
-def _in_order(work: ShardWork) -> ShardWork:
-    """The work, on one thread where lines must come in order from a join with losers.
-
-    DuckDB's joins keep the order of their rows on one thread only.
-    """
-    if not work.losers or work.config.order_by is not None:
-        return work
-    return replace(work, config=work.config.model_copy(update={"threads": 1}))
 
 
 class _Tally:
@@ -262,6 +253,8 @@ class _Router:
 
     def route(self, rows: pa.RecordBatch) -> int:
         """Write one read's lines; return their bytes."""
+        if not rows.num_rows:
+            return 0
         lines = rows.column("line")
         columns = [rows.column(f"p{number}") for number in range(len(self._keys))]
         codes, values = _combined([rows.column("disposition"), *columns])

@@ -588,12 +588,12 @@ def data_folder(site):
 def test_duckdb_reads_partition_values_back(nasty_site):
     export(make_config(nasty_site, partition_by=["model"]))
 
-    found = duckdb.sql(
-        "select model, count(*) from "
-        f"read_json('{data_folder(nasty_site)}/**/*.jsonl.gz', hive_partitioning = true) group by all"
+    found = duckdb.execute(
+        "select model from read_json($files, hive_partitioning = true)",
+        {"files": f"{data_folder(nasty_site)}/**/*.jsonl.gz"},
     ).fetchall()
 
-    assert {model for model, _ in found} == set(NASTY)
+    assert {model for (model,) in found} == set(NASTY)
 
 
 @pytest.mark.parametrize("compression", ["gzip", "none"])
@@ -707,7 +707,7 @@ def test_lost_answer_to_the_own_commit_counts_as_committed(site, monkeypatch):
     assert [window.status for window in summary.windows] == ["committed"]
 
 
-def test_failed_run_leaves_what_was_committed(site, monkeypatch):
+def test_failed_run_leaves_what_was_committed(site):
     put_two_days(site)
     config = make_config(site)
     export(config)

@@ -106,7 +106,7 @@ def test_what_is_no_manifest_is_refused(data):
 def test_manifest_of_a_newer_format_asks_for_an_upgrade():
     data = b'{"export": {"format_version": 99}, "schema": {"elements": []}}'
 
-    with pytest.raises(QualityError, match="newer than .* upgrade request-log-export"):
+    with pytest.raises(QualityError, match=r"newer than .* upgrade request-log-export"):
         parse_manifest(data, destination="file:///x", where="here")
 
 

@@ -198,18 +198,19 @@ def test_exception_leaves_no_object(site):
 
 
 def test_error_of_a_worker_surfaces(file_site, monkeypatch):
-    def refuse(store, path):
+    def refuse(_store, path):
         raise OSError(f"refused {path}")
+
+    def write_much():
+        with open_writer(file_site.destination) as writer:
+            for _ in range(50):
+                write_lines(writer, "a", [b"x" * MIB + b"\n"])
+            writer.finish()
 
     monkeypatch.setattr(Store, "open_writer", refuse)
 
-    with (
-        pytest.raises(OSError, match="refused data/p=a"),
-        open_writer(file_site.destination) as writer,
-    ):
-        for _ in range(50):
-            write_lines(writer, "a", [b"x" * MIB + b"\n"])
-        writer.finish()
+    with pytest.raises(OSError, match="refused data/p=a"):
+        write_much()
 
 
 def test_writer_without_lines_has_no_parts(file_site):

@@ -22,7 +22,11 @@ from pipelines.windows import microseconds
 
 _FOOTER_READERS = 16  # footers are small and far away: latency, not bandwidth
 _HIDDEN = re.compile(r"(^|/)[._]")  # as Spark and Hive skip them
-_UNITS = {"milliseconds": Fraction(1000), "microseconds": Fraction(1), "nanoseconds": Fraction(1, 1000)}
+_UNITS = {
+    "milliseconds": Fraction(1000),
+    "microseconds": Fraction(1),
+    "nanoseconds": Fraction(1, 1000),
+}
 _UNREADABLE = (pa.ArrowException, OSError)
 
 
@@ -90,7 +94,9 @@ def open_source(source: Source) -> SourceFiles:
         return SourceFiles(
             open_store(folder, source.storage_options), re.compile(re.escape(name)), name
         )
-    return SourceFiles(open_store(source.url, source.storage_options), re.compile(r".*\.parq(uet)?"))
+    return SourceFiles(
+        open_store(source.url, source.storage_options), re.compile(r".*\.parq(uet)?")
+    )
 
 
 def list_batches(
@@ -180,12 +186,13 @@ def _with_footer_times(
         if first < low or last >= high:
             return None  # the range of the valid times among them is not in the footer
         groups.append(replace(group, first_us=first, last_us=last))
-    dated = [(g.first_us, g.last_us) for g in groups if g.last_us is not None and g.last_us >= low]
+    firsts = [g.first_us for g in groups if g.first_us is not None and g.first_us < high]
+    lasts = [g.last_us for g in groups if g.last_us is not None and g.last_us >= low]
     return replace(
         batch,
         row_groups=tuple(groups),
-        first_us=min((first for first, _ in dated if first is not None), default=None),
-        last_us=max((last for _, last in dated if last is not None), default=None),
+        first_us=min(firsts, default=None),
+        last_us=max(lasts, default=None),
         undated=undated,
     )
 
