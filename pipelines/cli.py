@@ -3,9 +3,13 @@
 Heavy imports stand inside the commands, so that `--help` is instant.
 """
 
+# Commands are functions of many options with defaults: that is how typer reads them.
+# ruff: noqa: FBT002, PLR0917
+
 import json
 import logging
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -141,7 +145,9 @@ def preview(
         from pipelines.report import pretty_record
         from pipelines.upkeep import preview_export
 
-        found, lines = preview_export(_load(config, where=where, slice_only=True), limit, now=datetime.now(UTC))
+        found, lines = preview_export(
+            _load(config, where=where, slice_only=True), limit, now=datetime.now(UTC)
+        )
         _print_lines(pretty_record(line) for line in lines)
         if not lines:
             _complain(f"no record: {found.batches} batches, {len(found.windows)} windows")
@@ -157,7 +163,7 @@ def check(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Is the config valid, the source readable, are the columns there, can the destination be written?"""
+    """Check the config, the source and its columns, and that the destination can be written."""
     with _errors(debug=debug):
         from pipelines.config import ExportConfig
         from pipelines.report import describe_findings
@@ -206,9 +212,9 @@ def verify(
 
 @app.command()
 def demo(
-    to: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder for the export.")
-    ] = Path("request-logs-demo"),
+    to: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the export.")] = Path(
+        "request-logs-demo"
+    ),
     debug: Debug = False,
 ) -> None:
     """Export the bundled sample of 300 real calls, and print the first record."""
@@ -263,7 +269,7 @@ def _errors(*, debug: bool) -> Iterator[None]:
         yield
     except PipelineError as exc:
         if debug:
-            raise
+            traceback.print_exc()
         _complain(str(exc))
         raise typer.Exit(exc.exit_code) from exc
     except KeyboardInterrupt:
@@ -276,7 +282,7 @@ def _progress() -> "Iterator[tuple[Any, Progress]]":
     """A bar on a terminal; otherwise plain lines, a few a minute at most."""
     from pipelines.progress import Bar, Lines
 
-    with (Bar() if sys.stderr.isatty() else Lines(sys.stderr)) as shown:
+    with Bar() if sys.stderr.isatty() else Lines(sys.stderr) as shown:
 
         def on_plan(found: "Plan") -> None:
             todo = found.to_do

@@ -19,10 +19,12 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 
 from pipelines.errors import ConfigError
+from pipelines.expressions import parse_expression
 from pipelines.filters import EventFilter
 from pipelines.windows import parse_duration
 
@@ -50,7 +52,8 @@ Compression = Literal["gzip", "zstd", "none"]
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE)
 _PARTITION_KEY = re.compile(r"date|hour|model|status|tags\..+", re.DOTALL)
-_KEY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_KEY_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+_SECRET = re.compile(r"storage|options?\b|secret|passw|token|credential|access", re.IGNORECASE)
 _SHOWN_CHARS = 60
 
 
@@ -89,10 +92,20 @@ def _duration_text(value: timedelta) -> str:
     return f"{int(value.total_seconds())}s"
 
 
-Instant = Annotated[datetime, BeforeValidator(_instant)]
-Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_duration_text)]
-Lag = Annotated[timedelta, BeforeValidator(_lag), PlainSerializer(_duration_text)]
-Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+# Schemas are for editors, so they describe what a file may say, not what becomes of it.
+_TEXT = WithJsonSchema({"type": "string"}, mode="validation")
+_TEXT_OR_NUMBER = WithJsonSchema({"type": ["string", "integer"]}, mode="validation")
+Instant = Annotated[datetime, BeforeValidator(_instant), _TEXT]
+Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_duration_text), _TEXT]
+Lag = Annotated[timedelta, BeforeValidator(_lag), PlainSerializer(_duration_text), _TEXT_OR_NUMBER]
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0), _TEXT_OR_NUMBER]
+
+
+def _or_text(schema: dict[str, Any]) -> None:
+    """Let a model's schema take a string too, for models with a short form."""
+    full = dict(schema)
+    schema.clear()
+    schema["anyOf"] = [{"type": "string"}, full]
 
 
 class _Frozen(BaseModel):
@@ -108,6 +121,8 @@ class FieldMapping(_Frozen):
         kind: how a payload is stored; only `request` and `response` have one.
         optional: a batch without the column gives NULL instead of a ContractError.
     """
+
+    model_config = ConfigDict(json_schema_extra=_or_text)
 
     column: str | None = None
     expression: str | None = None
@@ -188,7 +203,7 @@ class WindowGrid(_Frozen):
 class PartitionExpression(_Frozen):
     """A partition key computed by an SQL expression over the event's fields."""
 
-    name: Annotated[str, Field(pattern=_KEY_NAME.pattern + "$")]
+    name: Annotated[str, Field(pattern=_KEY_NAME)]
     expression: str
 
 
@@ -206,6 +221,8 @@ class Sample(_Frozen):
 
 class OrderBy(_Frozen):
     """Order of records in a partition; ties by batch path, then row."""
+
+    model_config = ConfigDict(json_schema_extra=_or_text)
 
     field: Literal["requested_at"] = "requested_at"
     direction: Literal["asc", "desc"] = "asc"
@@ -281,7 +298,7 @@ class ExportConfig(_Frozen):
             if repeated := next((v for v in folded if folded.count(v) > 1), None):
                 raise ValueError(f"{label}: {repeated!r} stands there twice")
         # A reader's partition column would hide the record's own key.
-        if hidden := {"input", "output", "tags", *self.extra_fields} & set(names):
+        if hidden := {"input", "output", "tags", *self.extra_fields} & {n.lower() for n in names}:
             raise ValueError(f"partition_by: {min(hidden)!r} is a key of the record already")
         levels = {"gzip": range(4), "zstd": range(1, 23), "none": range(0)}[self.compression]
         if self.compression_level is not None and self.compression_level not in levels:
@@ -319,20 +336,29 @@ def parse_config(document: object, *, origin: str, base: Path) -> ExportConfig:
         if isinstance(part, dict) and isinstance(part.get("url"), str):
             document = {**document, section: {**part, "url": resolve_url(part["url"], base)}}
     try:
-        return ExportConfig.model_validate(document)
+        config = ExportConfig.model_validate(document)
     except ValidationError as exc:
         raise ConfigError("\n".join(_explain(exc, origin))) from exc
+    if config.where is not None:
+        parse_expression(config.where, place=f"{origin}: where", boolean=True)
+    return config
 
 
 def with_overrides(
     config: ExportConfig, *, to: str | None, where: str | None, base: Path
 ) -> ExportConfig:
-    """Return the config for an ad-hoc slice: another destination, one more condition."""
+    """Return the config for an ad-hoc slice: another destination, one more condition.
+
+    Raises:
+        ConfigError: `where` is not one pure boolean expression.
+    """
     changes: dict[str, Any] = {}
     if to is not None:
         url = resolve_url(to, base)
         changes["destination"] = config.destination.model_copy(update={"url": url})
     if where is not None:
+        # Each alone, or `true) or (true` would be an expression only between the parentheses.
+        parse_expression(where, place="where", boolean=True)
         both = f"({config.where}) and ({where})" if config.where is not None else where
         changes["where"] = both
     return config.model_copy(update=changes)
@@ -360,7 +386,9 @@ class _StrictLoader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable) and key in seen:
                 raise yaml.constructor.ConstructorError(
-                    "while reading a mapping", node.start_mark, f"{key!r} stands there twice",
+                    "while reading a mapping",
+                    node.start_mark,
+                    f"{key!r} stands there twice",
                     key_node.start_mark,
                 )
             seen.add(key)
@@ -368,7 +396,9 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 # A bare `=`, as in `comparator: =`, has a tag of its own in YAML 1.1; here it is just text.
-_StrictLoader.add_constructor("tag:yaml.org,2002:value", _StrictLoader.construct_yaml_str)
+yaml.add_constructor(
+    "tag:yaml.org,2002:value", yaml.SafeLoader.construct_yaml_str, Loader=_StrictLoader
+)
 
 
 def _explain(exc: ValidationError, origin: str) -> Iterator[str]:
@@ -376,7 +406,7 @@ def _explain(exc: ValidationError, origin: str) -> Iterator[str]:
         where = [part for part in error["loc"] if not _is_type_tag(part)]
         key_path = ".".join(str(part) for part in where) or "(the whole file)"
         message = error["msg"].removeprefix("Value error, ")
-        secret = any("storage_options" in str(part) for part in where)
+        secret = _SECRET.search(key_path) is not None
         if error["type"] == "extra_forbidden":
             near = difflib.get_close_matches(str(where[-1]), _keys_at(where[:-1]), n=1, cutoff=0.4)
             message = "unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
@@ -388,9 +418,10 @@ def _explain(exc: ValidationError, origin: str) -> Iterator[str]:
         elif error["type"] == "literal_error":
             choices = re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
             near = difflib.get_close_matches(str(error["input"]), choices, n=1, cutoff=0.4)
-            message = f"one of {', '.join(choices)}" + (f"; did you mean {near[0]!r}?" if near else "")
-            message = f"must be {message}"
-        seen = "" if secret else f" (seen: {_shown(error['input'])})"
+            message = f"must be one of {', '.join(choices)}"
+            message += f"; did you mean {near[0]!r}?" if near else ""
+        nested = error["type"] == "extra_forbidden" and isinstance(error["input"], dict | list)
+        seen = "" if secret or nested else f" (seen: {_shown(error['input'])})"
         yield f"{origin}: {key_path}: {message}{seen}"
 
 
@@ -403,14 +434,18 @@ def _is_type_tag(part: object) -> bool:
 def _keys_at(path: list[Any]) -> list[str]:
     """Keys that the model at `path` knows."""
     model: Any = ExportConfig
+    named = False  # whether the next part is a dict's key of the user's own
     for part in path:
-        if isinstance(part, int):
+        if isinstance(part, int) or named:
+            named = False
             continue
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             return []
         field = model.model_fields.get(str(part))
         model = _model_in(field.annotation) if field else None
-    return list(model.model_fields) if isinstance(model, type) else []
+        named = field is not None and typing.get_origin(field.annotation) is dict
+    known = isinstance(model, type) and issubclass(model, BaseModel)
+    return list(model.model_fields) if known else []
 
 
 def _model_in(annotation: Any) -> Any:

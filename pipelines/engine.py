@@ -29,8 +29,9 @@ _MIN_MEMORY_BYTES = 350_000_000  # DuckDB 2.0 fails on ordinary batches below th
 
 @functools.cache
 def statement(name: str) -> str:
-    """Return the text of `sql/<name>.sql`."""
-    return importlib.resources.files("pipelines").joinpath(f"sql/{name}.sql").read_text("utf-8")
+    """Return the statement of `sql/<name>.sql`, without its header."""
+    text = importlib.resources.files("pipelines").joinpath(f"sql/{name}.sql").read_text("utf-8")
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("--"))
 
 
 def compose(name: str, **slots: str) -> str:
@@ -86,8 +87,6 @@ def connect(
         con.execute("set TimeZone = 'UTC'")
         con.execute("set preserve_insertion_order = true")
         con.execute("set arrow_large_buffer_size = true")
-        # A join keeps the order of its left side only while that side is the one that streams.
-        con.execute("set disabled_optimizers = 'join_order,build_side_probe_side'")
         for macro in _MACROS:
             con.execute(statement(macro))
         folders = [folder.rstrip("/") + "/" for folder in readable]

@@ -42,13 +42,18 @@ def describe_run(summary: ExportSummary) -> Iterator[str]:
         if events := getattr(ledger, column):
             yield f"  {column:<15} {events:,}{_reasons(ledger.filtered_by, column == 'filtered')}"
     yield f"  rejected    {ledger.rejected:,}{_reasons(ledger.rejected_by, bool(ledger.rejected))}"
-    yield f"  parts       {parts:,} in {partitions:,} partitions, {size(stored)} ({size(raw)} before compression)"
+    yield (
+        f"  parts       {parts:,} in {partitions:,} partitions, {size(stored)} "
+        f"({size(raw)} before compression)"
+    )
     yield f"  data        {summary.destination}/data/"
     if written:
-        yield f"  manifests   {summary.destination}/_meta/manifests/, the last {written[-1].manifest}"
+        folder = f"{summary.destination}/_meta/manifests/"
+        yield f"  manifests   {folder}, the last {written[-1].manifest}"
     rejects = [url for window in written for url in window.rejects]
     if rejects:
-        yield f"  rejects     {rejects[0]}" + (f" and {len(rejects) - 1} more" if rejects[1:] else "")
+        more = f" and {len(rejects) - 1} more" if rejects[1:] else ""
+        yield f"  rejects     {rejects[0]}{more}"
     yield from describe_left(summary)
 
 
@@ -91,11 +96,15 @@ def describe_plan(plan: Plan) -> Iterator[str]:
 def describe_verification(found: Verification) -> Iterator[str]:
     """Yield what a verification found."""
     yield from found.problems
-    how = "bytes read and hashed" if found.deep else "sizes compared, bytes not read (--deep reads them)"
+    how = "sizes compared, bytes not read (--deep reads them)"
+    if found.deep:
+        how = "bytes read and hashed"
+    result = "all as committed"
+    if found.problems:
+        result = _count(len(found.problems), "problem", "problems")
     yield (
         f"{_count(found.windows, 'window', 'windows')}, {_count(found.parts, 'part', 'parts')}, "
-        f"{found.records:,} records, {size(found.bytes)}: {how}; "
-        + (f"{_count(len(found.problems), 'problem', 'problems')}" if found.problems else "all as committed")
+        f"{found.records:,} records, {size(found.bytes)}: {how}; {result}"
     )
     if found.stray:
         yield f"{_count(len(found.stray), 'part', 'parts')} under data/ not in any newest manifest"

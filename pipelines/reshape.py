@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from pipelines.config import ExportConfig, PartitionExpression
-from pipelines.engine import compose
+from pipelines.engine import compose, quote
 from pipelines.errors import ConfigError
 from pipelines.expressions import parse_expression
 from pipelines.filters import compile_filters, compile_sample
@@ -259,7 +259,7 @@ class Reshape:
             inside = "true"
         elif sql.zoned:
             # The raw column too: DuckDB prunes row groups by it, not by what is computed from it.
-            column = f'"{sql.time_column}"'
+            column = f"cast({quote(sql.time_column or '')} as timestamptz)"  # of nanoseconds too
             pruning = f"and {column} >= $start::timestamptz and {column} < $end::timestamptz"
         join = "left join losers on losers.batch = all_events.batch and losers.row = all_events.row"
         return compose(

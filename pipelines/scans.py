@@ -1,5 +1,7 @@
 """Reading one shard's batches in order: copies fetched ahead, queries, and text that is not UTF-8."""
 
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.config import ExportConfig
 from pipelines.engine import NotUtf8Error, compose, connect, engine_errors
@@ -24,6 +27,8 @@ _ROWS_PER_READ = 2048  # DuckDB's vector: smaller and larger reads are slower
 _REMOTE_SCAN_BYTES = 64 * 1024**2  # one scan is read while the next one is fetched
 _SCAN_FILES = 512
 _FETCHERS = 4
+_BAD_JSON_COLUMN = "Invalid JSON found in Parquet file"  # DuckDB checks it as it reads
+_KEY_WIDTH = 2**40  # more rows than a batch can hold
 _T = TypeVar("_T")
 
 
@@ -55,7 +60,7 @@ class ShardWork:
         now: the run's moment, to which `last` filters refer.
         window: whose events are exported, between start and end (naive UTC).
         digest: of the window's inputs, for names.
-        losers: superseded and duplicate events of this shard as (batch, row, disposition).
+        losers: superseded and duplicate events of this shard as (batch, row, disposition), sorted.
     """
 
     config: ExportConfig
@@ -87,6 +92,8 @@ class Session:
         self.con = con
         self._spool = spool
         self._collected = False
+        self._loser_keys = [batch * _KEY_WIDTH + row for batch, row, _ in work.losers]
+        self.outlived: Counter[tuple[int, int]] = Counter()
 
     def scans(self, columns: Collection[str] | None = None) -> Iterator[Scan]:
         """Yield the shard's scans in batch order, each with its files at hand until the next.
@@ -115,19 +122,38 @@ class Session:
                     self._spool.release(file)
 
     def lines(self, scan: Scan) -> Iterator[pa.RecordBatch]:
-        """Yield what `reshape_events` returns for every event that no early rule drops, in order."""
+        """Yield what `reshape_events` returns for every event that no early rule drops, in order.
+
+        Losers are left out here, not in SQL: DuckDB's joins keep order on one thread only.
+        """
         done = 0
         try:
-            for rows in self._read(scan, self.reshape.lines(scan, losers=self.losers)):
+            for rows in self._read(scan, self.reshape.lines(scan, losers=False)):
                 done += rows.num_rows
-                yield rows
+                yield self._without_losers(rows)
         except NotUtf8Error:
             # The same rows come again in the same order: those handed out are passed over.
             for single in self._split_as_bytes(scan):
-                for rows in self._read(single, self.reshape.lines(single, losers=self.losers)):
+                for rows in self._read(single, self.reshape.lines(single, losers=False)):
                     cut = min(done, rows.num_rows)
                     done -= cut
-                    yield rows.slice(cut)
+                    if cut < rows.num_rows:
+                        yield self._without_losers(rows.slice(cut))
+
+    def _without_losers(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows, in batch order, without those that another copy outlives."""
+        if not self._loser_keys or not rows.num_rows:
+            return rows
+        keys = pc.add(pc.multiply(rows.column("batch").cast(pa.int64()), _KEY_WIDTH), rows.column("row"))
+        first = bisect_left(self._loser_keys, keys[0].as_py())
+        last = bisect_right(self._loser_keys, keys[-1].as_py())
+        if first == last:
+            return rows
+        lost = pc.is_in(keys, value_set=pa.array(self._loser_keys[first:last], pa.int64()))
+        if self.reshape.rules.reads_payload:  # otherwise `counts` has them
+            for batch, _, disposition in self.work.losers[first:last]:
+                self.outlived[batch, disposition] += 1
+        return rows.filter(pc.invert(lost))
 
     def ordered_lines(self) -> Iterator[pa.RecordBatch]:
         """Yield `lines` of all collected scans by event time, then batch and row."""
@@ -197,13 +223,13 @@ class Session:
                     raise ConfigError(f"where: gives {kind}, and must give true or false")
 
     def _read(self, scan: Scan, query: Query) -> Iterator[pa.RecordBatch]:
-        with engine_errors(f"reading {_named(scan)}"):
+        with _reading(scan):
             relation = self.con.sql(query.sql, params=query.params)
             with relation.to_arrow_reader(_ROWS_PER_READ) as reader:
                 yield from reader
 
     def _fetch_all(self, scan: Scan, query: Query) -> list[Any]:
-        with engine_errors(f"reading {_named(scan)}"):
+        with _reading(scan):
             return self.con.execute(query.sql, query.params).fetchall()
 
     def _each(self, scan: Scan, work: Callable[[Scan], list[_T]]) -> list[_T]:
@@ -293,6 +319,19 @@ def _loser_table(losers: tuple[tuple[int, int, int], ...]) -> pa.Table:
             "disposition": pa.array(dispositions, pa.int32()),
         }
     )
+
+
+@contextmanager
+def _reading(scan: Scan) -> Iterator[None]:
+    """Our errors for DuckDB's; a JSON column that holds no JSON is to be read as bytes, too."""
+    with engine_errors(f"reading {_named(scan)}"):
+        try:
+            yield
+        except (duckdb.Error, OSError, UnicodeDecodeError) as exc:
+            # DuckDB quotes the text, and Python cannot read the message when that is not UTF-8.
+            if not isinstance(exc, UnicodeDecodeError) and _BAD_JSON_COLUMN not in str(exc):
+                raise
+            raise NotUtf8Error(f"reading {_named(scan)}: a JSON column holds other text") from exc
 
 
 def _named(scan: Scan) -> str:

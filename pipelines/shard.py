@@ -161,6 +161,8 @@ def _run(work: ShardWork, attempt: int, progress: Progress | None) -> ShardResul
 
         def take(reads: Iterable[pa.RecordBatch]) -> None:
             for rows in reads:
+                if not rows.num_rows:
+                    continue
                 tally.add(rows)
                 line_bytes = router.route(rows)
                 if progress is not None:
@@ -209,8 +211,6 @@ class _Tally:
 
     def add(self, rows: pa.RecordBatch) -> None:
         """Take in one read of lines."""
-        if not rows.num_rows:
-            return
         dispositions, batches = rows.column("disposition"), rows.column("batch")
         first, last = _range(batches)
         low, high = _range(dispositions)

@@ -1,4 +1,4 @@
-"""Looking after an export: is the config right, is what was committed still there, what comes out."""
+"""Looking after an export: is its config right, is what was committed there, what comes out."""
 
 import uuid
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pipelines.config import ExportConfig
-from pipelines.errors import StorageError
+from pipelines.errors import QualityError, StorageError
 from pipelines.export import check_owner
 from pipelines.manifest import Manifest, list_generations, read_manifest
 from pipelines.plan import Plan, plan_export
@@ -64,7 +64,11 @@ def verify_export(config: ExportConfig, *, deep: bool = False) -> Verification:
         read_manifest(store, window, generation)
         for window, generation in sorted(list_generations(store).items())
     ]
-    problems = [problem for manifest in manifests for problem in _problems(store, manifest, sizes, deep)]
+    problems = [
+        problem
+        for manifest in manifests
+        for problem in _problems(store, manifest, sizes, deep=deep)
+    ]
     named = {part.path for manifest in manifests for part in manifest.parts}
     return Verification(
         windows=len(manifests),
@@ -104,9 +108,7 @@ def check_export(config: ExportConfig, *, now: datetime) -> Iterator[Finding]:
     yield Finding("destination", ok=True, seen=f"{store.url} can be written")
 
 
-def preview_export(
-    config: ExportConfig, limit: int, *, now: datetime
-) -> tuple[Plan, list[bytes]]:
+def preview_export(config: ExportConfig, limit: int, *, now: datetime) -> tuple[Plan, list[bytes]]:
     """Return the plan and the first records as lines, whether committed or not; writes nothing."""
     plan = plan_export(config, now=now, force=True)
     lines: list[bytes] = []
@@ -118,7 +120,7 @@ def preview_export(
 
 
 def _problems(
-    store: Store, manifest: Manifest, sizes: dict[str, int], deep: bool  # noqa: FBT001 - private
+    store: Store, manifest: Manifest, sizes: dict[str, int], *, deep: bool
 ) -> Iterator[str]:
     for part in (*manifest.parts, *manifest.rejects):
         url = store.absolute_url(part.path)
@@ -130,8 +132,9 @@ def _problems(
             yield f"{url} has other bytes than its manifest says"
     total = sum(part.records for part in manifest.parts)
     if total != manifest.ledger.exported:
-        yield f"window {manifest.window}: {total} records in parts, the ledger has {manifest.ledger.exported}"
+        exported = manifest.ledger.exported
+        yield f"window {manifest.window}: {total} records in parts, the ledger has {exported}"
     try:
         manifest.ledger.check(f"window {manifest.window}")
-    except Exception as exc:  # noqa: BLE001
+    except QualityError as exc:
         yield str(exc)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from tempfile import mkdtemp
 from types import TracebackType
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -44,7 +45,7 @@ class Spool:
         self.folder = Path(mkdtemp(prefix="request-logs-spool-"))
         self.fetched_bytes = 0
 
-    def __enter__(self) -> "Spool":
+    def __enter__(self) -> Self:
         """Return the spool; it is removed on exit."""
         return self
 
@@ -101,7 +102,7 @@ class Spool:
         schema = pa.schema(
             [
                 field.with_type(pa.large_binary() if _is_text(field.type) else field.type)
-                .with_nullable(True)
+                .with_nullable(True)  # noqa: FBT003 - pyarrow's signature
                 for field in fields
             ]
         )  # fmt: skip
@@ -165,13 +166,28 @@ def _merged(ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    """Whether a column holds text, also as a dictionary or as Parquet's JSON."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _is_text(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(is_kind(kind) for is_kind in text)
 
 
 def _as_binary(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Text as bytes without a look at them, for both lie alike in memory; the rest as it is."""
     if not _is_text(column.type):
         return column
-    alike = pa.binary() if pa.types.is_string(column.type) else pa.large_binary()
-    chunks = [chunk.view(alike).cast(pa.large_binary()) for chunk in column.chunks]
-    return pa.chunked_array(chunks, pa.large_binary())
+    return pa.chunked_array([_bytes_of(chunk) for chunk in column.chunks], pa.large_binary())
+
+
+def _bytes_of(text: pa.Array) -> pa.Array:
+    if isinstance(text, pa.ExtensionArray):
+        text = text.storage
+    if isinstance(text, pa.DictionaryArray):
+        return _bytes_of(text.dictionary).take(text.indices)
+    if pa.types.is_string_view(text.type):
+        return text.cast(pa.binary_view()).cast(pa.large_binary())
+    alike = pa.binary() if pa.types.is_string(text.type) else pa.large_binary()
+    return text.view(alike).cast(pa.large_binary())

@@ -307,7 +307,7 @@ def _typed(name: str, sql: str, family: str | None, batch: str) -> str:
 def _time(name: str, sql: str, family: str | None, batch: str) -> str:
     """SQL of an instant as a naive timestamp in UTC."""
     if family == ZONED_TIME:
-        return f"make_timestamp(epoch_us({sql}))"
+        return f"make_timestamp(epoch_us(cast({sql} as timestamptz)))"
     if family in (INTEGER, FLOAT, BOOLEAN, STRUCT, MAP, TEXT_MAP, LIST):
         raise ContractError(
             f"{batch}: {name} is mapped to a column of {family}, which is no time; use an "
@@ -335,8 +335,13 @@ def _raw(column: str, family: str | None) -> str:
             f"coalesce(to_json(try(decode({column}))), "
             f"case when {column} is not null then to_json({{'base64': base64({column})}}) end)"
         )
-    nested = family in (STRUCT, MAP, TEXT_MAP, LIST)
-    return f"to_json({column})" if nested else f"to_json(cast({column} as varchar))"
+    text = f"cast({column} as varchar)"
+    if family not in (STRUCT, MAP, TEXT_MAP, LIST):
+        return f"to_json({text})"
+    # NaN in a nested value would leave a line that is no JSON: its text then stands as a string.
+    json = f"to_json({column})"
+    text = f"cast({json} as varchar)"
+    return f"case when strict_json({text}) then {json} else to_json({text}) end"
 
 
 def _payload(name: str, kind: PayloadKind, family: str | None) -> str:

@@ -1,5 +1,5 @@
 -- window_events: the events of one window in some batches; stands before a caller's select.
--- The join keeps the order of the batches: its right side is the small table (engine.py).
+-- With the table of losers joined, the order of rows is lost.
 -- params   $batches varchar[] (local files), $first_batch int (number of the first of them),
 --          $first_row bigint, $end_row bigint, $start timestamp, $end timestamp (UTC)
 -- returns  events(batch int, row bigint, the event's fields, recorded_*, lost int)
