@@ -1,0 +1,222 @@
+"""The flow of one export: plan, claim the destination, write windows, summarise.
+
+`python -m flows.export CONFIG` runs it here and now, on a server that lives as long as the run.
+"""
+
+if __name__ == "__main__":
+    # Before the import below: Prefect reads the environment once, when it is imported. It also
+    # keeps the flow in a module of its name, not in `__main__`.
+    from flows.command import run
+
+    run()
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+from prefect import Task, flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.runtime import task_run
+from prefect.states import Completed, Failed
+from prefect.tasks import exponential_backoff
+
+from pipelines.config import ExportConfig, Instant, load_config
+from pipelines.errors import ConfigError, ContractError, PipelineError
+from pipelines.export import (
+    ExportSummary,
+    WindowSummary,
+    claim_destination,
+    export_window,
+    summarise,
+)
+from pipelines.plan import Plan, WindowPlan, plan_export
+
+MAX_TASK_RUNS = 100  # the server needs 50 to 85 ms of CPU for each
+_SHOWN_FAILURES = 20
+
+
+class WindowsFailedError(PipelineError):
+    """Some windows were not committed; `summary` tells of all, as ExportSummary.as_dict() does."""
+
+    def __init__(self, message: str, *, summary: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.summary = summary or {}
+
+
+class WindowGroup:
+    """Neighbouring windows that one task run writes, and what came of them so far.
+
+    A retry runs the same group and passes over what is settled. It is a plain class on purpose:
+    Prefect walks through every dataclass that a task is given, and a plan is large.
+    """
+
+    def __init__(self, plan: Plan, windows: Sequence[WindowPlan]) -> None:
+        self.plan = plan
+        self.windows = windows
+        self.written: dict[str, WindowSummary] = {}
+        self.errors: dict[str, PipelineError] = {}
+
+    @property
+    def name(self) -> str:
+        """The window, or the first and the last of several."""
+        first, last = self.windows[0].window.name, self.windows[-1].window.name
+        return first if first == last else f"{first}..{last}"
+
+    def export(self) -> None:
+        """Export every window that is not settled; one that fails does not stop the others.
+
+        Raises:
+            PipelineError: a window failed; a retryable error comes first.
+        """
+        for window in self.windows:
+            name = window.window.name
+            failed = self.errors.get(name)
+            if name in self.written or (failed is not None and not failed.retryable):
+                continue
+            try:
+                summary = export_window(self.plan, window)
+                if summary.error:
+                    raise ContractError(summary.error)
+            except ConfigError:
+                raise
+            except PipelineError as exc:
+                self.errors[name] = exc
+            else:
+                self.written[name] = summary
+                self.errors.pop(name, None)
+        if self.errors:
+            raise max(self.errors.values(), key=lambda error: error.retryable)
+
+    def summarise(self, error: BaseException | None) -> dict[str, WindowSummary]:
+        """Return a summary of every window, after the task run ended with an error or none."""
+        found = dict(self.written)
+        for window in self.windows:
+            name = window.window.name
+            if name not in found:
+                reason = str(self.errors.get(name) or f"{type(error).__name__}: {error}")
+                left = summarise(self.plan, window)
+                found[name] = replace(left, status="failed", error=reason)
+        return found
+
+
+def is_retryable(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Retry only the errors that say so; a bad config never heals by waiting."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, PipelineError) and error.retryable
+
+
+def _run_name() -> str:
+    group: WindowGroup = task_run.parameters["group"]
+    return f"window {group.name}"
+
+
+@task(
+    name="export-windows",
+    task_run_name=_run_name,
+    retries=3,
+    retry_delay_seconds=exponential_backoff(backoff_factor=10),
+    retry_jitter_factor=0.5,
+    retry_condition_fn=is_retryable,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def export_windows(group: WindowGroup) -> None:
+    """Write and commit the windows of a group; all the work is in `pipelines`."""
+    group.export()
+
+
+@flow(name="export-request-logs", persist_result=False)
+def export_request_logs(
+    config: Path | ExportConfig,
+    start: Instant | None = None,
+    end: Instant | None = None,
+    force: bool = False,  # noqa: FBT001, FBT002 - a parameter of the flow, given by name
+) -> dict[str, Any]:
+    """Export every due window that is missing or whose inputs changed.
+
+    Windows are written one after the other: `memory_limit` holds for one DuckDB connection, so
+    windows side by side would need it several times; within a window DuckDB uses all `threads`.
+    What is due comes from the store and the clock, never from the schedule's time.
+
+    Args:
+        config: path of a YAML file, or a whole config; relative urls in the latter start at the
+            working directory.
+        start: with `end`, whole windows of the grid to choose from; without zone, UTC.
+        end: the end of the last of them.
+        force: write windows that are up to date again.
+
+    Returns:
+        Counts, windows, manifests and data files, as `ExportSummary.as_dict()` gives them.
+
+    Raises:
+        ConfigError: the config does not fit the source or the destination; nothing was touched.
+        WindowsFailedError: windows were not committed; the others are.
+    """
+    export = config if isinstance(config, ExportConfig) else load_config(config)
+    plan = plan_export(export, now=datetime.now(UTC), start=start, end=end, force=force)
+    if plan.unreadable and not plan.windows and export.source.on_unreadable_batch == "fail":
+        batch = plan.unreadable[0]
+        raise ContractError(
+            f"{batch.path}: {batch.unreadable}; no batch of {export.source.url} can be exported",
+            batch=batch.path,
+        )
+    claim_destination(export, create=bool(plan.to_do))
+    chosen = [window for window in plan.windows if _needs_a_task(plan, window)]
+    get_run_logger().info(
+        "%d batches, %d windows: %d to write", plan.batches, len(plan.windows), len(plan.to_do)
+    )
+    found: dict[str, WindowSummary] = {}
+    for group in _groups(plan, chosen):
+        state = export_windows(group, return_state=True)
+        error = None if state.is_completed() else state.result(raise_on_failure=False)
+        if isinstance(error, ConfigError):
+            raise error
+        found |= group.summarise(error)
+    windows = (found.get(w.window.name) or summarise(plan, w) for w in plan.windows)
+    summary = ExportSummary(export.name, export.destination.url, plan.batches, tuple(windows))
+    # A flow may return its final state; who calls the flow gets the data in it, or the error.
+    return cast("dict[str, Any]", _final_state(summary))
+
+
+def _needs_a_task(plan: Plan, window: WindowPlan) -> bool:
+    return window.status == "blocked" or window in plan.to_do
+
+
+def _groups(plan: Plan, windows: Sequence[WindowPlan]) -> list[WindowGroup]:
+    """At most MAX_TASK_RUNS groups of neighbours, of one window each where that suffices."""
+    size = -(-len(windows) // MAX_TASK_RUNS) or 1
+    return [
+        WindowGroup(plan, windows[first : first + size]) for first in range(0, len(windows), size)
+    ]
+
+
+def _final_state(summary: ExportSummary) -> State[Any]:
+    plain = summary.as_dict()
+    if summary.failed:
+        shown = [f"{window.window}: {window.error}" for window in summary.failed[:_SHOWN_FAILURES]]
+        if more := len(summary.failed) - len(shown):
+            shown.append(f"and {more} more")
+        message = (
+            f"{len(summary.failed)} of {len(summary.windows)} windows failed, "
+            f"{len(summary.written)} were committed. {'; '.join(shown)}"
+        )
+        return Failed(message=message, data=WindowsFailedError(message, summary=plain))
+    return Completed(message=_sentence(summary), data=plain)
+
+
+def _sentence(summary: ExportSummary) -> str:
+    if not summary.batches:
+        return "nothing to do: the source holds no batch"
+    if not summary.written:
+        same = sum(window.status == "up to date" for window in summary.windows)
+        others = len(summary.windows) - same
+        left = f", {others} left alone" if others else ""
+        return f"nothing to do: {same} windows are up to date{left}"
+    ledger = summary.ledger
+    return (
+        f"{len(summary.written)} windows committed: {ledger.read} events read, "
+        f"{ledger.exported} exported, {ledger.rejected} rejected"
+    )
