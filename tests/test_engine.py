@@ -1,0 +1,186 @@
+import duckdb
+import pytest
+
+from pipelines.engine import compose, connect, engine_errors, quote
+from pipelines.errors import ConfigError, ContractError, ResourceError
+from pipelines.export import run_export
+from tests.builders import NOW, event, make_config, write_batch
+
+LIMITS = {"memory_limit": 10**9, "threads": 2}
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A folder that may be read and one that may not, with a batch each."""
+    for name in ("inside", "inside-out"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.parquet").write_bytes(write_batch([event()]))
+        (tmp_path / name / "a.txt").write_text("secret")
+    return tmp_path
+
+
+@pytest.fixture
+def con(folders):
+    with connect(**LIMITS, readable=[str(folders / "inside")]) as con:
+        yield con
+
+
+def test_parquet_below_an_allowed_folder_is_read(con, folders):
+    rows = con.execute("select id from read_parquet($f)", {"f": f"{folders}/inside/a.parquet"})
+
+    assert rows.fetchall() == [("call-1",)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        pytest.param("select * from read_parquet('{}/inside-out/a.parquet')", id="sibling"),
+        pytest.param("select * from read_parquet('{}/inside/../inside-out/a.parquet')", id="up"),
+        pytest.param("select * from '{}/inside-out/a.parquet'", id="replacement-scan"),
+        pytest.param("select * from read_text('{}/inside-out/a.txt')", id="read_text"),
+        pytest.param("select * from read_blob('{}/inside-out/a.txt')", id="read_blob"),
+        pytest.param("select * from read_csv('{}/inside-out/a.txt')", id="read_csv"),
+        pytest.param("select * from glob('{}/inside-out/*')", id="glob"),
+        pytest.param("attach '{}/inside-out/a.db'", id="attach"),
+        pytest.param("copy (select 1) to '{}/inside-out/b.csv'", id="copy"),
+        pytest.param("export database '{}/inside-out'", id="export"),
+        pytest.param("install httpfs", id="install"),
+        pytest.param("load httpfs", id="load"),
+        pytest.param("select * from read_parquet('https://localhost/a.parquet')", id="https"),
+        pytest.param("select * from read_parquet('s3://raw/a.parquet')", id="s3"),
+    ],
+)
+def test_sandbox_refuses(con, folders, sql):
+    with pytest.raises(duckdb.Error):
+        con.execute(sql.format(folders)).fetchall()
+
+    assert sorted(path.name for path in (folders / "inside-out").iterdir()) == [
+        "a.parquet",
+        "a.txt",
+    ]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "set enable_external_access = true",
+        "set allowed_directories = ['/']",
+        "set lock_configuration = false",
+        "reset lock_configuration",
+        "set memory_limit = '100GB'",
+        "set TimeZone = 'Europe/Berlin'",
+        "pragma threads = 8",
+    ],
+)
+def test_configuration_is_locked(con, sql):
+    with pytest.raises(duckdb.Error, match="locked"):
+        con.execute(sql)
+
+
+def test_environment_cannot_be_read(con, monkeypatch):
+    monkeypatch.setenv("SECRET_OF_THE_HOST", "hunter2")
+
+    with pytest.raises(duckdb.Error):
+        con.execute("select getenv('SECRET_OF_THE_HOST')").fetchall()
+
+
+def test_time_zone_is_utc(con):
+    assert con.execute("select current_setting('TimeZone')").fetchone() == ("UTC",)
+
+
+def test_spill_folder_goes_with_the_connection(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    with connect(**LIMITS):
+        assert len(list(tmp_path.iterdir())) == 1
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_memory_limit_below_what_duckdb_needs_is_a_config_error():
+    with (
+        pytest.raises(ConfigError, match="memory_limit: 1000 bytes is too little"),
+        connect(memory_limit=1000, threads=1),
+    ):
+        pass
+
+
+def test_too_small_memory_limit_of_a_config_is_refused_before_anything_is_written(file_site):
+    file_site.put("a.parquet", write_batch([event()]))
+
+    with pytest.raises(ConfigError, match="memory_limit"):
+        run_export(make_config(file_site, memory_limit="1MB"), now=NOW)
+
+    assert not file_site.paths()
+
+
+def test_real_out_of_memory_names_the_settings():
+    with (
+        connect(memory_limit=350_000_000, threads=1) as con,
+        pytest.raises(ResourceError, match="raise memory_limit or lower threads"),
+        engine_errors("testing"),
+    ):
+        con.execute("select string_agg(repeat('x', 1000), '') from range(2000000)").fetchall()
+
+
+@pytest.mark.parametrize(
+    ("error", "ours", "text"),
+    [
+        pytest.param(
+            OSError("Out of Memory Error: could not allocate block"),
+            ResourceError,
+            "doing: DuckDB needs more than memory_limit",
+            id="memory-inside-a-stream",
+        ),
+        pytest.param(
+            duckdb.IOException("IO Error: No space left on device"),
+            ResourceError,
+            "doing: no space left to spill.*TMPDIR",
+            id="disk",
+        ),
+        pytest.param(
+            duckdb.BinderException("Binder Error: no column x\nLINE 1: secret"),
+            ConfigError,
+            "^doing: Binder Error: no column x$",
+            id="binder",
+        ),
+        pytest.param(
+            duckdb.ConversionException("Conversion Error: Could not convert string 'top secret'"),
+            ContractError,
+            "string '…'$",
+            id="value-hidden",
+        ),
+        pytest.param(duckdb.Error(), ContractError, "doing: Error", id="no-text"),
+    ],
+)
+def test_foreign_error_becomes_ours(error, ours, text):
+    with pytest.raises(ours, match=text) as caught, engine_errors("doing"):
+        raise error
+
+    assert caught.value.__cause__ is error
+
+
+def test_value_that_cannot_be_converted_is_not_shown(con):
+    with pytest.raises(ContractError) as caught, engine_errors("reading a batch"):
+        con.execute("select cast('my ''own'' secret' as integer)").fetchall()
+
+    assert "secret" not in str(caught.value)
+
+
+def test_compose_refuses_an_unknown_slot():
+    with pytest.raises(ValueError, match=r"time_range\.sql has no slot \{\{requested\}\}"):
+        compose("time_range", requested="a")
+
+
+def test_compose_fills_every_slot():
+    text = compose("time_range", requested_at="made_at")
+
+    assert "epoch_us(made_at)" in text
+    assert "{{" not in text
+
+
+@pytest.mark.parametrize("name", ["plain", 'a"b', "a b", "", "select"])
+def test_quoted_name_is_one_identifier(con, name):
+    column = quote(name) if name else '"x"'
+
+    assert con.execute(f"select 1 as {column}").fetchall() == [(1,)]

@@ -1,0 +1,191 @@
+import io
+import json
+from dataclasses import replace
+
+import pytest
+
+from pipelines.errors import PipelineError, QualityError
+from pipelines.export import run_export
+from pipelines.progress import Bar, Lines
+from pipelines.report import describe_run, first_record, size
+from pipelines.upkeep import check_export, preview_export, verify_export
+from tests.builders import NOW, event, events, export, make_config, read_manifest, write_batch
+
+
+def put_and_export(site, rows=None, **changes):
+    site.put("a.parquet", write_batch(rows or events([{"model": "a"}, {"model": "b"}])))
+    config = make_config(site, **changes)
+    return config, export(config)
+
+
+def test_verify_counts_what_is_committed(site):
+    config, summary = put_and_export(site, partition_by=["model"])
+
+    found = verify_export(config, deep=True)
+
+    assert (found.windows, found.parts, found.records) == (1, 2, 2)
+    assert found.bytes == summary.written[0].bytes
+    assert (found.problems, found.stray, found.deep) == ((), (), True)
+
+
+def test_verify_of_an_empty_destination_finds_nothing(site):
+    found = verify_export(make_config(site))
+
+    assert (found.windows, found.parts, found.problems) == (0, 0, ())
+
+
+def test_verify_names_gone_truncated_and_altered_parts(site):
+    config, _ = put_and_export(
+        site, events([{"model": name} for name in "abc"]), partition_by=["model"]
+    )
+    gone, cut, altered = [part.path for part in read_manifest(site).parts]
+    data = {path: site.destination.read_bytes(path) for path in (cut, altered)}
+    site.destination.delete(gone)
+    site.put(cut, data[cut][:-1], url=site.destination_url)
+    site.put(altered, data[altered][:-1] + b"\xff", url=site.destination_url)
+
+    shallow, deep = verify_export(config), verify_export(config, deep=True)
+
+    assert [problem.split(" (")[0].rpartition("/")[2] for problem in shallow.problems] == [
+        f"{gone.rpartition('/')[2]} is gone",
+        f"{cut.rpartition('/')[2]} has {len(data[cut]) - 1} bytes, "
+        f"its manifest says {len(data[cut])}",
+    ]
+    assert len(deep.problems) == 3
+    assert deep.problems[2].endswith("has other bytes than its manifest says")
+
+
+def test_verify_looks_at_rejects_too(site):
+    config, _ = put_and_export(site, [event(), event(id="x", request="{")], max_reject_ratio=1)
+    site.destination.delete(read_manifest(site).rejects[0].path)
+
+    (problem,) = verify_export(config).problems
+
+    assert "_meta/rejects/" in problem
+    assert "is gone" in problem
+
+
+def alter_manifest(site, change):
+    path = read_manifest(site).path
+    document = json.loads(site.destination.read_bytes(path))
+    change(document)
+    site.put(path, json.dumps(document).encode(), url=site.destination_url)
+
+
+def test_verify_finds_a_ledger_that_does_not_add_up(file_site):
+    config, _ = put_and_export(file_site)
+
+    def one_more(document):
+        document["export"]["ledger"]["read"] += 1
+
+    alter_manifest(file_site, one_more)
+
+    assert any("does not add up" in problem for problem in verify_export(config).problems)
+
+
+def test_verify_of_a_damaged_manifest_is_a_quality_error(file_site):
+    config, _ = put_and_export(file_site)
+    path = read_manifest(file_site).path
+    data = file_site.destination.read_bytes(path)
+    file_site.put(path, data[: len(data) // 2], url=file_site.destination_url)
+
+    with pytest.raises(QualityError, match=r"00000001\.json"):
+        verify_export(config)
+
+
+def test_check_leaves_nothing_behind(site):
+    site.put("a.parquet", write_batch([event()]))
+
+    found = list(check_export(make_config(site), now=NOW))
+
+    assert all(finding.ok for finding in found)
+    assert [finding.what for finding in found] == ["source", "mapping", "fields", "destination"]
+    assert not [path for path in site.paths() if "probe" in path]
+
+
+def test_check_of_a_destination_that_cannot_be_written_fails(file_site, tmp_path):
+    file_site.put("a.parquet", write_batch([event()]))
+    (tmp_path / "taken").write_text("a file, no folder")
+    config = make_config(file_site, destination={"url": f"{tmp_path}/taken/out"})
+
+    with pytest.raises(PipelineError, match="taken"):
+        list(check_export(config, now=NOW))
+
+
+def test_preview_shows_committed_records_too(site):
+    config, summary = put_and_export(site)
+    before = site.paths()
+
+    plan, lines = preview_export(config, 5, now=NOW)
+
+    assert plan.batches == 1
+    assert len(lines) == 2
+    assert lines[0].rstrip(b"\n") == first_record(summary, site.storage_options)
+    assert site.paths() == before
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
+def test_first_record_is_read_whatever_the_compression(file_site, compression):
+    _, summary = put_and_export(file_site, compression=compression)
+
+    assert json.loads(first_record(summary, {}))["tags"] == {"prompt_id": "greet"}
+
+
+def test_run_without_records_has_no_first_record(file_site):
+    _, summary = put_and_export(file_site, where="false")
+
+    assert first_record(summary, {}) is None
+
+
+def test_run_tells_of_a_window_that_another_run_committed(file_site):
+    _, summary = put_and_export(file_site)
+    rival = replace(summary.windows[0], status="committed by another run", detail="missing")
+
+    text = "\n".join(describe_run(replace(summary, windows=(rival,))))
+
+    assert "left alone  all: committed by another run" in text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (1_234_567, "1.2 MB")]
+)
+def test_size_is_for_people(number, text):
+    assert size(number) == text
+
+
+def test_lines_tell_rate_and_time_left(monkeypatch):
+    stream = io.StringIO()
+    clock = iter([0.0, 5.0, 20.0])
+    monkeypatch.setattr("pipelines.progress.time.monotonic", lambda: next(clock))
+
+    with Lines(stream) as lines:
+        lines.start(100, 2)
+        lines.add(10, 1_000_000)
+        lines.add(40, 3_000_000)
+
+    assert stream.getvalue().splitlines() == [
+        "exporting 2 windows, up to 100 events",
+        "50 of up to 100 events, 4 MB, 0 MB/s, about 20 s left",
+    ]
+
+
+def test_lines_of_nothing_to_do_are_none():
+    stream = io.StringIO()
+
+    Lines(stream).start(0, 0)
+
+    assert not stream.getvalue()
+
+
+def test_bar_counts_events_and_bytes(file_site, capsys):
+    file_site.put("a.parquet", write_batch([event()]))
+
+    with Bar() as bar:
+        run_export(
+            make_config(file_site),
+            now=NOW,
+            on_plan=lambda plan: bar.start(1, len(plan.to_do)),
+            progress=bar.add,
+        )
+
+    assert not capsys.readouterr().out
