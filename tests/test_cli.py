@@ -17,7 +17,7 @@ from tests.builders import events, write_batch
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-COMMANDS = sorted(typer.main.get_command(app).commands)
+COMMANDS = sorted(typer.main.get_group(app).commands)
 FIRST_DAY = datetime(2024, 6, 1, 9, tzinfo=UTC)
 
 
@@ -477,10 +477,10 @@ def test_unknown_option_is_wrong_usage(job):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_has_help_for_itself_and_every_option(command):
-    parameters = typer.main.get_command(app).commands[command].params
+    parameters = typer.main.get_group(app).commands[command].params
 
     assert run(command, "--help").stdout.strip()
-    assert typer.main.get_command(app).commands[command].help
+    assert typer.main.get_group(app).commands[command].help
     assert all(getattr(parameter, "help", "") for parameter in parameters)
 
 

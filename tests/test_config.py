@@ -2,7 +2,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped] # Prefect brings it
 import pytest
 import yaml
 
@@ -318,6 +318,7 @@ def test_size_is_bytes(text, size):
 def test_lag_is_a_duration_or_none(write, text, lag):
     config = load_config(write(f"window: {{every: 1d, lag: {text}}}"))
 
+    assert config.window is not None
     assert config.window.lag == lag
 
 
@@ -334,10 +335,11 @@ def test_lag_is_a_duration_or_none(write, text, lag):
     ],
 )
 def test_instant_is_utc(write, text, instant):
-    start = load_config(write(f"window: {{every: 1d, start: {text}}}")).window.start
+    window = load_config(write(f"window: {{every: 1d, start: {text}}}")).window
 
-    assert start == instant
-    assert start.utcoffset() == timedelta(0)
+    assert window is not None
+    assert window.start == instant
+    assert window.start.utcoffset() == timedelta(0)
 
 
 def test_relative_urls_start_at_the_folder_of_the_config(write, tmp_path, monkeypatch):

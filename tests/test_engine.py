@@ -1,3 +1,5 @@
+from typing import Any
+
 import duckdb
 import pytest
 
@@ -6,7 +8,7 @@ from pipelines.errors import ConfigError, ContractError, ResourceError
 from pipelines.export import run_export
 from tests.builders import NOW, event, make_config, write_batch
 
-LIMITS = {"memory_limit": 10**9, "threads": 2}
+LIMITS: dict[str, Any] = {"memory_limit": 10**9, "threads": 2}
 
 
 @pytest.fixture

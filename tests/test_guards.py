@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import errors
+from pipelines.engine import NotUtf8Error
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "pipelines"
@@ -108,8 +109,6 @@ def test_error_survives_pickling_with_its_attributes(error):
 
 
 def test_errors_of_other_modules_survive_pickling():
-    from pipelines.engine import NotUtf8Error
-
     raised = NotUtf8Error("text", batch="a.parquet", column="request")
 
     assert vars(pickle.loads(pickle.dumps(raised))) == vars(raised)  # noqa: S301

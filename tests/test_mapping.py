@@ -186,7 +186,7 @@ def test_reserved_column_name_is_refused(name):
 def test_time_of_a_type_that_is_no_time_is_refused(kind):
     mapping = resolve_mapping(source(preset="generic"), GENERIC)
 
-    with pytest.raises(ContractError, match="requested_at is mapped to a column of .* no time"):
+    with pytest.raises(ContractError, match=r"requested_at is mapped to a column of .* no time"):
         event_sql(mapping, columns_of(schema_with(requested_at=kind)), batch="a.parquet")
 
 
@@ -215,7 +215,7 @@ def test_types_without_loss_are_one_contract(first, other):
 def test_other_type_breaks_the_contract_and_names_both():
     mapping = resolve_mapping(source(preset="generic"), GENERIC)
 
-    with pytest.raises(ContractError, match="'model' .model. is integer here, text in other"):
+    with pytest.raises(ContractError, match=r"'model' .model. is integer here, text in other"):
         check_same_contract(
             mapping, GENERIC, columns_of(schema_with(model=pa.int64())), batch="b.parquet"
         )

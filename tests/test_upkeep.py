@@ -44,12 +44,13 @@ def test_verify_names_gone_truncated_and_altered_parts(site):
     site.put(cut, data[cut][:-1], url=site.destination_url)
     site.put(altered, data[altered][:-1] + b"\xff", url=site.destination_url)
 
+    size_cut = len(data[cut])
+
     shallow, deep = verify_export(config), verify_export(config, deep=True)
 
     assert [problem.split(" (")[0].rpartition("/")[2] for problem in shallow.problems] == [
         f"{gone.rpartition('/')[2]} is gone",
-        f"{cut.rpartition('/')[2]} has {len(data[cut]) - 1} bytes, "
-        f"its manifest says {len(data[cut])}",
+        f"{cut.rpartition('/')[2]} has {size_cut - 1} bytes, its manifest says {size_cut}",
     ]
     assert len(deep.problems) == 3
     assert deep.problems[2].endswith("has other bytes than its manifest says")
@@ -128,7 +129,7 @@ def test_preview_shows_committed_records_too(site):
 def test_first_record_is_read_whatever_the_compression(file_site, compression):
     _, summary = put_and_export(file_site, compression=compression)
 
-    assert json.loads(first_record(summary, {}))["tags"] == {"prompt_id": "greet"}
+    assert json.loads(first_record(summary, {}) or b"{}")["tags"] == {"prompt_id": "greet"}
 
 
 def test_run_without_records_has_no_first_record(file_site):
