@@ -307,6 +307,22 @@ def test_text_columns_that_are_not_utf8_lose_and_double_nothing(site, column, ch
     assert all(set(reject["raw"][column]) == {"base64"} for reject in rejects)
 
 
+def test_lines_handed_out_before_bad_bytes_are_found_come_once(file_site):
+    count = 20_000
+    rows = events({"request": f"[{number}]"} for number in range(count))
+    table = pa.Table.from_pylist(rows, SCHEMA)
+    values = [b'"x"'] * (count - 1) + [b"\xff"]
+    place = SCHEMA.get_field_index("response")
+    table = table.set_column(place, SCHEMA.field("response"), unchecked_text(values))
+    file_site.put("batch.parquet", write_table(table, row_group_size=2_048))
+
+    export(make_config(file_site, threads=1))
+
+    inputs = [json.loads(line)["input"] for line in read_records(file_site)]
+    assert inputs == [[number] for number in range(count - 1)]
+    assert [reject["row"] for reject in read_rejects(file_site)] == [count - 1]
+
+
 # Properties.
 
 SPACE = st.text(" \t\n\r", max_size=3)

@@ -16,6 +16,7 @@ from tests.builders import (
     read_records,
     read_rejects,
     schema_with,
+    unchecked_text,
     write_batch,
     write_table,
 )
@@ -180,17 +181,42 @@ def test_text_that_is_no_json_is_a_reject_in_a_column_of_any_text_type(file_site
     assert [reject["raw"]["request"] for reject in read_rejects(file_site)] == bad
 
 
+@pytest.mark.parametrize("kind", [*COLUMNS[:3], COLUMNS[5], COLUMNS[7]])
+def test_bytes_that_are_no_text_are_rejects_in_a_column_of_any_text_type(file_site, kind):
+    values = [b'{"a":1}', b'{"a":"\xff"}', None, b"[2]", b"\x80"]
+    texts = unchecked_text(values)
+    if isinstance(kind, pa.JsonType):
+        texts = pa.ExtensionArray.from_storage(kind, texts)
+    elif pa.types.is_dictionary(kind):
+        indices = pa.array([0, 1, None, 3, 4], kind.index_type)
+        kind = pa.dictionary(kind.index_type, pa.string())
+        texts = pa.DictionaryArray.from_arrays(indices, unchecked_text(v or b"" for v in values))
+    else:
+        binary = {"string": pa.binary(), "large_string": pa.large_binary()}
+        texts = pa.array(values, binary.get(str(kind), pa.binary_view())).view(kind)
+    table = pa.Table.from_pylist(events({} for _ in values), SCHEMA)
+    place = SCHEMA.get_field_index("request")
+    table = table.set_column(place, pa.field("request", kind), texts)
+    file_site.put("batch.parquet", write_table(table, row_group_size=2))
+
+    export(make_config(file_site, max_reject_ratio=1))
+
+    found = [json.loads(line)["input"] for line in read_records(file_site)]
+    assert found == [{"a": 1}, None, [2]]
+    raw = {reject["row"]: reject["raw"]["request"] for reject in read_rejects(file_site)}
+    assert raw == {1: {"base64": "eyJhIjoi/yJ9"}, 4: {"base64": "gA=="}}
+
+
 def test_batches_with_other_text_types_are_read_side_by_side(site):
     kinds = [column.values[0] for column in COLUMNS]
     for number, kind in enumerate(kinds):
         site.put(f"{number}.parquet", with_column(kind, [f"[{number}]"]))
 
-    export(
-        make_config(site, source={"mapping": {"id": {"column": "response"}}}, max_reject_ratio=1)
-    )
+    mapping = {"id": {"column": "absent", "optional": True}}
+    export(make_config(site, source={"mapping": mapping}))
 
     found = [json.loads(line)["input"] for line in read_records(site)]
-    assert found == [[len(kinds) - 1]]
+    assert found == [[number] for number in range(len(kinds))]
 
 
 def test_a_nested_column_where_others_have_text_is_a_contract_error(file_site):
