@@ -43,7 +43,7 @@ class S3Upload:
                 self._send_part()
 
     def finish(self) -> bool:
-        """Publish the object; False when the name is taken."""
+        """Publish the object; False when the name is taken, as far as the store decides races."""
         if not self._upload_id:
             self._buffer.seek(0)
             with self._errors():

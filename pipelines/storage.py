@@ -196,6 +196,10 @@ class ObjectWriter:
         """Publish the object; return False, with nothing replaced, when the name is taken.
 
         As with `Store.create`, False can follow an own success whose answer was lost.
+
+        Above 8 MiB on S3 this is as strict as the store: AWS decides a race of two writers for one
+        name, SeaweedFS 4.48 may tell both True and keep the last (whole) object. So give a name to
+        one content, and commit with a `create`, which is one put.
         """
         upload = self._open()
         try:

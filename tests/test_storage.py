@@ -204,13 +204,25 @@ def test_create_race_has_one_winner(site):
 def test_writer_race_has_one_winner(site):
     store = site.destination
 
-    # One put on S3: completing a multipart upload is create-only, but on SeaweedFS not atomic.
+    # One put on S3. SeaweedFS 4.48 refuses to complete an upload over an object that stands, but
+    # looks and writes in two steps: 35 of 70 races of plain botocore clients had several winners.
     size = 9 * MIB if site.kind == "file" else MIB
     won = race(4, lambda number: write(store, "race", b"%d" % number * size))
 
     assert sum(won) == 1
     assert store.read_bytes("race", end=1) == b"%d" % won.index(True)
     assert store.stat("race").size == size
+
+
+def test_large_writer_race_leaves_one_whole_object(s3_site):
+    store = s3_site.destination
+
+    won = race(4, lambda number: write(store, "race", b"%d" % number * (9 * MIB)))
+
+    winners = [b"%d" % number for number, done in enumerate(won) if done]
+    content = store.read_bytes("race")
+    assert content[:1] in winners
+    assert content == content[:1] * (9 * MIB)
 
 
 def test_writer_streams_a_large_object(site):
