@@ -275,12 +275,16 @@ class Reshape:
         return rule[0] in (self.rules.superseded, self.rules.duplicate)
 
     def _reason(self) -> str:
-        names = ", ".join(f"'{d.reason}'" for d in self.rules.dispositions[self.rules.first_reject :])
+        names = ", ".join(
+            f"'{d.reason}'" for d in self.rules.dispositions[self.rules.first_reject :]
+        )
         return f"[{names}][1 + disposition - $first_reject]"
 
     def _detail(self) -> str:
         if self.undated:
-            return "case when requested_at is null then 'no event time' else 'outside valid_times' end"
+            return (
+                "case when requested_at is null then 'no event time' else 'outside valid_times' end"
+            )
         cases = " ".join(
             f"when {name}_json is null then malformed_detail({name})" for name in PAYLOADS
         )
@@ -348,7 +352,9 @@ def _partitions(
     return tuple(keys), tuple(values)
 
 
-def _need(mapping: EventMapping, fields: Sequence[str] | set[str] | frozenset[str], what: str) -> None:
+def _need(
+    mapping: EventMapping, fields: Sequence[str] | set[str] | frozenset[str], what: str
+) -> None:
     for name in sorted(fields):
         needed = _FIELD_OF.get(name, name)
         if needed not in mapping.fields:

@@ -1,4 +1,4 @@
-"""Reading one shard's batches in order: copies fetched ahead, queries, and text that is not UTF-8."""
+"""Reading one shard's batches in order: copies fetched ahead, queries, text that is not UTF-8."""
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -144,7 +144,9 @@ class Session:
         """The rows, in batch order, without those that another copy outlives."""
         if not self._loser_keys or not rows.num_rows:
             return rows
-        keys = pc.add(pc.multiply(rows.column("batch").cast(pa.int64()), _KEY_WIDTH), rows.column("row"))
+        keys = pc.add(
+            pc.multiply(rows.column("batch").cast(pa.int64()), _KEY_WIDTH), rows.column("row")
+        )
         first = bisect_left(self._loser_keys, keys[0].as_py())
         last = bisect_right(self._loser_keys, keys[-1].as_py())
         if first == last:
@@ -164,9 +166,11 @@ class Session:
             partition_columns=columns,
             direction="desc" if order is not None and order.direction == "desc" else "asc",
         )
-        with engine_errors("sorting by requested_at"):
-            with self.con.sql(sql).to_arrow_reader(_ROWS_PER_READ) as reader:
-                yield from reader
+        with (
+            engine_errors("sorting by requested_at"),
+            self.con.sql(sql).to_arrow_reader(_ROWS_PER_READ) as reader,
+        ):
+            yield from reader
 
     def collect_lines(self, scan: Scan) -> None:
         """Add a scan's lines to those that `ordered_lines` sorts."""
@@ -276,7 +280,7 @@ def open_session(work: ShardWork) -> Iterator[Session]:
 
 
 def check_queries(work: ShardWork) -> None:
-    """Check the export's expressions against a shard's columns; of the batches only footers are read.
+    """Check the export's expressions against a shard's columns; of batches only footers are read.
 
     Raises:
         ConfigError: an expression does not fit.

@@ -268,7 +268,7 @@ def test_binary_payloads_that_are_not_utf8_are_rejects_kept_as_base64(file_site,
 
 @pytest.mark.parametrize("column", ["request", "response", "tags", "model", "id", "error_message"])
 @pytest.mark.parametrize("changes", [{}, {"order_by": "requested_at"}], ids=["as-read", "ordered"])
-def test_text_columns_that_are_not_utf8_lose_and_double_nothing(site, column, changes):
+def test_text_columns_that_are_not_utf8_lose_and_double_nothing(file_site, column, changes):
     chance = random.Random(7)  # noqa: S311 - a choice of rows, no secret
     rows, expected, batches = [], [], 5
     for batch in range(batches):
@@ -289,17 +289,17 @@ def test_text_columns_that_are_not_utf8_lose_and_double_nothing(site, column, ch
         table = pa.Table.from_pylist(own, SCHEMA)
         place = SCHEMA.get_field_index(column)
         table = table.set_column(place, SCHEMA.field(column), unchecked_text(values))
-        site.put(f"{batch}.parquet", write_table(table, row_group_size=700))
+        file_site.put(f"{batch}.parquet", write_table(table, row_group_size=700))
         rows += [f"{batch}-{n}" for n in range(count)]
 
-    export(make_config(site, max_reject_ratio=1, **changes))
+    export(make_config(file_site, max_reject_ratio=1, **changes))
 
-    seen = [json.loads(line)["input"]["row"] for line in read_records(site)]
+    seen = [json.loads(line)["input"]["row"] for line in read_records(file_site)]
     assert sorted(seen) == sorted(expected)
     if not changes:
         assert seen == expected
-    rejects = read_rejects(site)
-    ledger = read_manifest(site).ledger
+    rejects = read_rejects(file_site)
+    ledger = read_manifest(file_site).ledger
     assert (ledger.read, ledger.exported) == (len(rows), len(expected))
     assert ledger.rejected == len(rejects) == len(rows) - len(expected)
     names = [f"{reject['batch'].removesuffix('.parquet')}-{reject['row']}" for reject in rejects]

@@ -160,14 +160,14 @@ def with_column(kind, values):
 
 
 @pytest.mark.parametrize("kind", COLUMNS)
-def test_json_text_is_copied_from_a_column_of_any_text_type(site, kind):
-    site.put("batch.parquet", with_column(kind, [*SPELLINGS, None]))
+def test_json_text_is_copied_from_a_column_of_any_text_type(file_site, kind):
+    file_site.put("batch.parquet", with_column(kind, [*SPELLINGS, None]))
 
-    export(make_config(site))
+    export(make_config(file_site))
 
     tail = b',"output":' + EVENT["response"].encode() + TAIL
     expected = [b'{"input":' + text.encode() + tail for text in [*SPELLINGS, "null"]]
-    assert read_records(site) == expected
+    assert read_records(file_site) == expected
 
 
 @pytest.mark.parametrize("kind", COLUMNS)
