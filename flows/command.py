@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -76,17 +77,19 @@ def _run(options: argparse.Namespace, storage_options: dict[str, Any]) -> int:
         result: Any = state.result(raise_on_failure=False)
     except RuntimeError as exc:
         return _complain(f"Prefect cannot run the flow: {exc}", 1)
-    failed = isinstance(result, WindowsFailedError)
-    if isinstance(result, BaseException) and not (failed and result.summary):
-        if isinstance(result, PipelineError):
-            raise result
+    failure = ""
+    if isinstance(result, WindowsFailedError):
+        failure, result = str(result), result.summary
+    elif isinstance(result, PipelineError):
+        raise result
+    elif isinstance(result, BaseException):
         return _complain(f"unexpected {type(result).__name__}: {result}", 1)
-    summary = _summary(result.summary if failed else result)
+    summary = _summary(result)
     _print(describe_run(summary))
     record = first_record(summary, storage_options)
     if record is not None:
         _print(["", "The first record:", pretty_record(record)])
-    return _complain(str(result), 1) if failed else 0
+    return _complain(failure, 1) if failure else 0
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -94,10 +97,19 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m flows.export", description="Run one export as a Prefect flow, here and now."
     )
     parser.add_argument("config", metavar="CONFIG", type=Path, help="YAML file of one export")
-    parser.add_argument("--start", help="first instant, on the window grid; ISO 8601, UTC")
-    parser.add_argument("--end", help="instant after the last, on the window grid")
+    parser.add_argument(
+        "--start", type=_instant, help="first instant, on the window grid; ISO 8601, UTC"
+    )
+    parser.add_argument("--end", type=_instant, help="instant after the last, on the window grid")
     parser.add_argument("--force", action="store_true", help="write windows again")
     return parser.parse_args(arguments)
+
+
+def _instant(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date or ISO 8601 time") from exc
 
 
 def _summary(plain: dict[str, Any]) -> ExportSummary:
