@@ -62,4 +62,4 @@ lock: ## make requirements.lock again from pyproject.toml
 		--no-header --no-annotate --no-emit-index-url $(UPGRADE)
 
 clean: ## remove what make made
-	rm -rf .venv .prefect build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .prefect export-demo build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

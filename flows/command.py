@@ -16,9 +16,9 @@ from typing import Any, NoReturn
 
 from pipelines.config import load_config
 from pipelines.errors import PipelineError
-from pipelines.export import ExportSummary, WindowSummary
 from pipelines.manifest import Ledger
 from pipelines.report import describe_run, first_record, pretty_record
+from pipelines.summary import ExportSummary, WindowSummary
 
 DEFAULTS = {
     # On a new PREFECT_HOME the server makes its tables first, which takes longer than the 20 s

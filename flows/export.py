@@ -25,14 +25,9 @@ from prefect.tasks import exponential_backoff
 
 from pipelines.config import ExportConfig, Instant, load_config
 from pipelines.errors import ConfigError, ContractError, PipelineError
-from pipelines.export import (
-    ExportSummary,
-    WindowSummary,
-    claim_destination,
-    export_window,
-    summarise,
-)
+from pipelines.export import claim_destination, export_window
 from pipelines.plan import Plan, WindowPlan, plan_export
+from pipelines.summary import ExportSummary, WindowSummary, summarise
 
 MAX_TASK_RUNS = 100  # the server needs 50 to 85 ms of CPU for each
 _SHOWN_FAILURES = 20

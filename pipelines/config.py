@@ -4,9 +4,7 @@ import difflib
 import hashlib
 import json
 import re
-import types
-import typing
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,6 +22,7 @@ from pydantic import (
 )
 
 from pipelines.errors import ConfigError
+from pipelines.explain import explain, shown
 from pipelines.expressions import parse_expression
 from pipelines.filters import EventFilter
 from pipelines.windows import parse_duration
@@ -53,8 +52,6 @@ Compression = Literal["gzip", "zstd", "none"]
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE)
 _PARTITION_KEY = re.compile(r"date|hour|model|status|tags\..+", re.DOTALL)
 _KEY_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
-_SECRET = re.compile(r"storage|options?\b|secret|passw|token|credential|access", re.IGNORECASE)
-_SHOWN_CHARS = 60
 
 
 def parse_bytes(value: object) -> int:
@@ -330,7 +327,7 @@ def load_config(path: Path) -> ExportConfig:
 def parse_config(document: object, *, origin: str, base: Path) -> ExportConfig:
     """Validate a config given as plain data; `origin` stands in messages, `base` roots paths."""
     if not isinstance(document, dict):
-        raise ConfigError(f"{origin}: an export is a mapping of keys, not {_shown(document)}")
+        raise ConfigError(f"{origin}: an export is a mapping of keys, not {shown(document)}")
     for section in ("source", "destination"):
         part = document.get(section)
         if isinstance(part, dict) and isinstance(part.get("url"), str):
@@ -338,7 +335,7 @@ def parse_config(document: object, *, origin: str, base: Path) -> ExportConfig:
     try:
         config = ExportConfig.model_validate(document)
     except ValidationError as exc:
-        raise ConfigError("\n".join(_explain(exc, origin))) from exc
+        raise ConfigError("\n".join(explain(exc, origin, ExportConfig))) from exc
     if config.where is not None:
         parse_expression(config.where, place=f"{origin}: where", boolean=True)
     return config
@@ -399,63 +396,3 @@ class _StrictLoader(yaml.SafeLoader):
 yaml.add_constructor(
     "tag:yaml.org,2002:value", yaml.SafeLoader.construct_yaml_str, Loader=_StrictLoader
 )
-
-
-def _explain(exc: ValidationError, origin: str) -> Iterator[str]:
-    for error in exc.errors(include_url=False):
-        where = [part for part in error["loc"] if not _is_type_tag(part)]
-        key_path = ".".join(str(part) for part in where) or "(the whole file)"
-        message = error["msg"].removeprefix("Value error, ")
-        secret = _SECRET.search(key_path) is not None
-        if error["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(where[-1]), _keys_at(where[:-1]), n=1, cutoff=0.4)
-            message = "unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
-            known = ", ".join(_keys_at(where[:-1]))
-            message += "" if near or not known else f"; known keys: {known}"
-        elif error["type"] == "missing":
-            yield f"{origin}: {key_path}: this key is needed"
-            continue
-        elif error["type"] == "literal_error":
-            choices = re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
-            near = difflib.get_close_matches(str(error["input"]), choices, n=1, cutoff=0.4)
-            message = f"must be one of {', '.join(choices)}"
-            message += f"; did you mean {near[0]!r}?" if near else ""
-        nested = error["type"] == "extra_forbidden" and isinstance(error["input"], dict | list)
-        seen = "" if secret or nested else f" (seen: {_shown(error['input'])})"
-        yield f"{origin}: {key_path}: {message}{seen}"
-
-
-def _is_type_tag(part: object) -> bool:
-    """Whether a location's part is pydantic's name of a union member, not a key of the user's."""
-    text = str(part)
-    return text in ("str", "PartitionExpression", "[key]") or "[" in text
-
-
-def _keys_at(path: list[Any]) -> list[str]:
-    """Keys that the model at `path` knows."""
-    model: Any = ExportConfig
-    named = False  # whether the next part is a dict's key of the user's own
-    for part in path:
-        if isinstance(part, int) or named:
-            named = False
-            continue
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            return []
-        field = model.model_fields.get(str(part))
-        model = _model_in(field.annotation) if field else None
-        named = field is not None and typing.get_origin(field.annotation) is dict
-    known = isinstance(model, type) and issubclass(model, BaseModel)
-    return list(model.model_fields) if known else []
-
-
-def _model_in(annotation: Any) -> Any:
-    """The pydantic model inside an annotation such as `tuple[Model, ...] | None`, if any."""
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return annotation if issubclass(annotation, BaseModel) else None
-    found = (_model_in(inner) for inner in typing.get_args(annotation))
-    return next((model for model in found if model), None)
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"

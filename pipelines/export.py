@@ -6,13 +6,14 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from pipelines.config import ExportConfig
 from pipelines.errors import ConfigError, ContractError, PipelineError, QualityError
 from pipelines.executors import InlineExecutor
+from pipelines.inputs import grid_of
 from pipelines.layout import OWNER_PATH
 from pipelines.manifest import (
     Ledger,
@@ -25,7 +26,7 @@ from pipelines.manifest import (
     iso_instant,
     read_manifest,
 )
-from pipelines.plan import Plan, Status, WindowPlan, grid_of, plan_export
+from pipelines.plan import TO_DO, Plan, WindowPlan, plan_export
 from pipelines.reshape import Rules, compile_rules
 from pipelines.scans import ShardWork
 from pipelines.shard import (
@@ -37,85 +38,16 @@ from pipelines.shard import (
     run_shard,
     too_many_partitions,
 )
-from pipelines.storage import Store, open_store
+from pipelines.summary import (
+    ExportSummary,
+    WindowSummary,
+    open_destination,
+    summarise,
+    summarise_manifest,
+)
 from pipelines.windows import UNDATED
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class WindowSummary:
-    """What came of one window.
-
-    Attributes:
-        status: the plan's, or `committed`, or `committed by another run`.
-        data_files: URLs of the committed parts.
-        manifest: URL of the manifest that is the newest now, "" when there is none.
-        bytes: of the committed parts; raw_bytes before compression.
-        error: why the window was not committed, "" when it was or need not be.
-    """
-
-    window: str
-    status: str
-    detail: str = ""
-    generation: int = 0
-    ledger: Ledger = field(default_factory=Ledger)
-    bytes: int = 0
-    raw_bytes: int = 0
-    partitions: int = 0
-    data_files: tuple[str, ...] = ()
-    manifest: str = ""
-    rejects: tuple[str, ...] = ()
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ExportSummary:
-    """What came of a run.
-
-    Attributes:
-        written: summaries of the windows that this run committed.
-        windows: summaries of all windows of the run.
-        batches: batches found at the source.
-    """
-
-    export: str
-    destination: str
-    batches: int
-    windows: tuple[WindowSummary, ...]
-
-    @property
-    def written(self) -> tuple[WindowSummary, ...]:
-        """The windows that this run committed."""
-        return tuple(window for window in self.windows if window.status == "committed")
-
-    @property
-    def failed(self) -> tuple[WindowSummary, ...]:
-        """The windows that should have been committed and were not."""
-        return tuple(window for window in self.windows if window.error)
-
-    @property
-    def ledger(self) -> Ledger:
-        """The sum over the windows that this run committed."""
-        return add_ledgers(window.ledger for window in self.written)
-
-    @property
-    def data_files(self) -> tuple[str, ...]:
-        """URLs of all committed parts of the run's windows, written now or before."""
-        return tuple(url for window in self.windows for url in window.data_files)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for `--json` and for Prefect."""
-        return {
-            "export": self.export,
-            "destination": self.destination,
-            "batches": self.batches,
-            "committed": len(self.written),
-            "failed": [window.window for window in self.failed],
-            "ledger": asdict(self.ledger),
-            "windows": [asdict(window) for window in self.windows],
-            "data_files": list(self.data_files),
-        }
 
 
 def run_export(
@@ -190,7 +122,7 @@ def claim_destination(config: ExportConfig, *, create: bool = True) -> None:
     """
     if not check_owner(config) and create:
         data = json.dumps(_owner(config), ensure_ascii=False, indent=1).encode() + b"\n"
-        if not _destination(config).create(OWNER_PATH, data):
+        if not open_destination(config).create(OWNER_PATH, data):
             check_owner(config)
 
 
@@ -200,7 +132,7 @@ def check_owner(config: ExportConfig) -> bool:
     Raises:
         ConfigError: the destination belongs to another export, source or grid.
     """
-    store = _destination(config)
+    store = open_destination(config)
     if store.stat(OWNER_PATH) is None:
         return False
     found = json.loads(store.read_bytes(OWNER_PATH))
@@ -236,7 +168,7 @@ def export_window(
     Raises:
         PipelineError: the window is not committed; what was before still is.
     """
-    if window not in plan.to_do:
+    if window.status not in TO_DO:
         summary = summarise(plan, window)
         if window.status == "blocked":
             return replace(summary, error=f"unreadable batch {window.detail}")
@@ -255,23 +187,12 @@ def export_window(
     partitions = {part.partition for part in manifest.parts}
     if len(partitions) > plan.config.max_partitions:
         raise too_many_partitions(rules.partition_keys, plan.config.max_partitions)
-    store = _destination(plan.config)
+    store = open_destination(plan.config)
     if not commit(store, manifest):
         logger.info("window %s: another run committed it", window.window.name)
         rival = read_manifest(store, manifest.window, manifest.generation)
-        return _summary(store, rival, "committed by another run", window.status)
-    return _summary(store, manifest, "committed", window.status)
-
-
-def summarise(plan: Plan, window: WindowPlan) -> WindowSummary:
-    """Return the summary of a window as it is committed now, without writing it."""
-    if window.committed is None:
-        return WindowSummary(window.window.name, window.status, window.detail)
-    return _summary(_destination(plan.config), window.committed, window.status, window.detail)
-
-
-def _destination(config: ExportConfig) -> Store:
-    return open_store(config.destination.url, config.destination.storage_options)
+        return summarise_manifest(store, rival, "committed by another run", window.status)
+    return summarise_manifest(store, manifest, "committed", window.status)
 
 
 def _with_losers(
@@ -338,7 +259,7 @@ def _manifest(plan: Plan, window: WindowPlan, rules: Rules, results: list[ShardR
     firsts = [result.first_us for result in results if result.first_us is not None]
     lasts = [result.last_us for result in results if result.last_us is not None]
     return Manifest(
-        destination=_destination(config).url,
+        destination=open_destination(config).url,
         export_name=config.name,
         window=window.window.name,
         generation=window.generation,
@@ -412,20 +333,4 @@ def _check_rejects(
         f"window {window.window.name}: {rejected} of {total} events are rejects, more than "
         f"max_reject_ratio {limit:g} allows: {'; '.join(reasons)}. "
         f"Nothing was committed"
-    )
-
-
-def _summary(store: Store, manifest: Manifest, status: Status | str, detail: str) -> WindowSummary:
-    return WindowSummary(
-        window=manifest.window,
-        status=status,
-        detail=detail,
-        generation=manifest.generation,
-        ledger=manifest.ledger,
-        bytes=sum(part.bytes for part in manifest.parts),
-        raw_bytes=sum(part.raw_bytes for part in manifest.parts),
-        partitions=len({part.partition for part in manifest.parts}),
-        data_files=tuple(store.absolute_url(part.path) for part in manifest.parts),
-        manifest=store.absolute_url(manifest.path),
-        rejects=tuple(store.absolute_url(part.path) for part in manifest.rejects),
     )

@@ -1,16 +1,16 @@
 """What a run would do and why: windows, their inputs, and what is committed already."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 
 from pipelines.codecs import DEFAULT_LEVELS, codec_version
 from pipelines.config import ExportConfig, meaning_digest
 from pipelines.errors import ConfigError
 from pipelines.filters import compile_filters
-from pipelines.layout import DatePath
+from pipelines.inputs import WindowInput, batch_range, cut_shards, folder_of, grid_of, list_inputs
 from pipelines.manifest import FORMAT_VERSION, Manifest, list_generations, read_manifest
 from pipelines.reshape import compile_rules
 from pipelines.scans import BatchRange, ShardWork, check_queries
@@ -23,7 +23,7 @@ from pipelines.sources.batches import (
 )
 from pipelines.sources.mapping import EventMapping, check_same_contract, resolve_mapping
 from pipelines.storage import Store, open_store
-from pipelines.windows import ALL, UNDATED, Grid, TimeWindow, Window, microseconds
+from pipelines.windows import ALL, UNDATED, TimeWindow, Window, microseconds
 
 Status = Literal[
     "missing",
@@ -37,7 +37,6 @@ Status = Literal[
 ]
 TO_DO: tuple[Status, ...] = ("missing", "late batch", "changed batch", "changed config", "forced")
 SHARD_BYTES = 256 * 1024**2  # of compressed row groups: about 1 GB of JSON
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MANIFEST_READERS = 16
 
 
@@ -185,7 +184,8 @@ def plan_export(
         rebuild=rebuild_from_remaining,
         unreadable=tuple(batch for batch in batches if batch.unreadable),
     )
-    inputs = _inputs(config, batches, now=now, start=start, end=end)
+    newest = list_generations(planner.store)
+    inputs = list_inputs(config, batches, now=now, start=start, end=end, committed=newest)
     return Plan(
         config=config,
         now=now,
@@ -193,7 +193,7 @@ def plan_export(
         config_digest=planner.config_digest,
         batches=len(batches),
         rows=sum(batch.rows for batch in batches),
-        windows=tuple(planner.plan(inputs)),
+        windows=tuple(planner.plan(inputs, newest)),
         unreadable=planner.unreadable,
     )
 
@@ -204,7 +204,7 @@ def _check_queries(
     """Let the engine check the config's expressions against the first readable batch's columns."""
     batch = next(batch for batch in batches if not batch.unreadable)
     start, end = _bounds(config, ALL)
-    nothing = _range(0, batch, (0, 0), 0)
+    nothing = batch_range(0, batch, (0, 0), 0)
     check_queries(ShardWork(config, mapping, now, ALL, start, end, "", 0, (nothing,)))
 
 
@@ -239,21 +239,6 @@ def config_meaning(config: ExportConfig, mapping: EventMapping, *, now: datetime
     return meaning_digest(meaning)
 
 
-def grid_of(config: ExportConfig) -> Grid | None:
-    """Return the export's grid, None for the one fixed window `all`."""
-    if config.window is None:
-        return None
-    return Grid(config.window.every, config.window.start or _EPOCH)
-
-
-@dataclass(frozen=True, slots=True)
-class _Input:
-    """A window and the batches, with their rows, that may hold events of it."""
-
-    window: Window
-    batches: tuple[tuple[Batch, tuple[int, int]], ...]
-
-
 @dataclass(frozen=True, slots=True)
 class _Planner:
     """What is the same for every window of one plan."""
@@ -268,11 +253,12 @@ class _Planner:
     rebuild: bool
     unreadable: tuple[Batch, ...]
 
-    def plan(self, inputs: Sequence[_Input]) -> Iterator[WindowPlan]:
-        """Yield the plan of every window."""
-        newest = list_generations(self.store)
+    def plan(
+        self, inputs: Sequence[WindowInput], newest: Mapping[str, int]
+    ) -> Iterator[WindowPlan]:
+        """Yield the plan of every window; `newest` has the generation that each has committed."""
 
-        def committed(entry: _Input) -> Manifest | None:
+        def committed(entry: WindowInput) -> Manifest | None:
             generation = newest.get(entry.window.name)
             return read_manifest(self.store, entry.window.name, generation) if generation else None
 
@@ -281,9 +267,10 @@ class _Planner:
                 if entry.batches or entry.window != UNDATED or manifest is not None:
                     yield self._plan_window(entry, manifest)
 
-    def _plan_window(self, entry: _Input, committed: Manifest | None) -> WindowPlan:
+    def _plan_window(self, entry: WindowInput, committed: Manifest | None) -> WindowPlan:
         batches = tuple(batch for batch, _ in entry.batches)
         blocking = [b for b in self.unreadable if self._may_feed(b, entry.window)]
+        ordered = self.config.order_by is not None
         status, detail, lost = self._status(entry, batches, committed)
         strict = self.config.source.on_unreadable_batch == "fail"
         if blocking and strict and status != "source expired":
@@ -293,7 +280,9 @@ class _Planner:
             status=status,
             detail=detail,
             batches=batches,
-            shards=tuple(_cut(entry.batches, whole=self.config.order_by is not None)),
+            shards=tuple(
+                cut_shards(entry.batches, SHARD_BYTES, whole=self.config.order_by is not None)
+            ),
             input_digest=self._digest(entry.window, batches),
             committed=committed,
             unreadable=tuple(blocking),
@@ -301,7 +290,7 @@ class _Planner:
         )
 
     def _status(
-        self, entry: _Input, batches: Sequence[Batch], committed: Manifest | None
+        self, entry: WindowInput, batches: Sequence[Batch], committed: Manifest | None
     ) -> tuple[Status, str, int]:
         """Status, the reason in words, and events that a rebuild would lose."""
         if committed is None:
@@ -347,96 +336,10 @@ class _Planner:
 
     def _may_feed(self, batch: Batch, window: Window) -> bool:
         """Whether a batch that cannot be read may hold events of a window, by its date path."""
-        folder = _folder_of(self.config, batch)
+        folder = folder_of(self.config, batch)
         if folder is None or not isinstance(window, TimeWindow):
             return True
         return folder[0] < window.end and window.start < folder[1]
-
-
-def _inputs(
-    config: ExportConfig,
-    batches: Sequence[Batch],
-    *,
-    now: datetime,
-    start: datetime | None,
-    end: datetime | None,
-) -> list[_Input]:
-    """Every window that is due, and what may hold its events; `undated` last."""
-    undated = _Input(UNDATED, tuple((b, (0, b.rows)) for b in batches if b.undated))
-    grid = grid_of(config)
-    if grid is None or config.window is None:
-        timed = any(batch.first_us is not None for batch in batches)
-        whole = tuple(
-            (b, (0, b.rows)) for b in batches if b.rows and (b.first_us is not None or not timed)
-        )
-        return [_Input(ALL, whole), undated]
-    dated = [batch for batch in batches if batch.first_us is not None]
-    if start is not None and end is not None:
-        due = set(grid.due(start, now=now, lag=config.window.lag))
-        windows = [window for window in grid.covering(start, end) if window in due]
-    else:
-        firsts = [
-            _EPOCH + timedelta(microseconds=b.first_us) for b in dated if b.first_us is not None
-        ]
-        folders = (_folder_of(config, batch) for batch in batches if batch.unreadable)
-        firsts += [folder[0] for folder in folders if folder is not None]
-        first = config.window.start or min(firsts, default=None)
-        if first is None:
-            return [undated]
-        windows = list(grid.due(first, now=now, lag=config.window.lag))
-    by_window: dict[TimeWindow, list[tuple[Batch, tuple[int, int]]]] = {w: [] for w in windows}
-    for batch in dated:
-        for window in _windows_of(batch, grid):
-            if window in by_window:
-                rows = batch.rows_between(microseconds(window.start), microseconds(window.end))
-                if rows[1] > rows[0]:
-                    by_window[window].append((batch, rows))
-    inputs = [_Input(window, tuple(found)) for window, found in by_window.items()]
-    # A run over chosen windows may not have listed every batch: it leaves `undated` alone.
-    return inputs if start is not None else [*inputs, undated]
-
-
-def _folder_of(config: ExportConfig, batch: Batch) -> tuple[datetime, datetime] | None:
-    """The event times that a batch's date path allows, None when it allows any."""
-    template = config.source.date_path
-    return DatePath(template).parse(batch.path) if template is not None else None
-
-
-def _windows_of(batch: Batch, grid: Grid) -> Iterator[TimeWindow]:
-    if batch.first_us is None or batch.last_us is None:
-        return iter(())
-    first, last = (_EPOCH + timedelta(microseconds=us) for us in (batch.first_us, batch.last_us))
-    return grid.overlapping(first, last)
-
-
-def _cut(
-    batches: Iterable[tuple[Batch, tuple[int, int]]], *, whole: bool
-) -> Iterator[tuple[BatchRange, ...]]:
-    """Cut a window into shards of about SHARD_BYTES, between row groups."""
-    shard: list[BatchRange] = []
-    size = 0
-    for number, (batch, rows) in enumerate(batches):
-        row, first, held = 0, rows[0], 0
-        for group in batch.row_groups:
-            start, row = row, row + group.rows
-            if start >= rows[1] or row <= rows[0]:
-                continue
-            held += group.bytes
-            if size + held >= SHARD_BYTES and not whole:
-                shard.append(_range(number, batch, (first, min(row, rows[1])), held))
-                yield tuple(shard)
-                shard, size, first, held = [], 0, row, 0
-        if held:
-            shard.append(_range(number, batch, (first, rows[1]), held))
-            size += held
-    if shard:
-        yield tuple(shard)
-
-
-def _range(number: int, batch: Batch, rows: tuple[int, int], held: int) -> BatchRange:
-    return BatchRange(
-        number, batch.path, batch.etag, batch.size, rows, batch.rows, held, batch.columns
-    )
 
 
 def _bounds(config: ExportConfig, window: Window) -> tuple[datetime, datetime]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import zstandard
 
-from pipelines.export import ExportSummary
 from pipelines.manifest import read_manifest
 from pipelines.plan import Plan
 from pipelines.storage import open_store
+from pipelines.summary import ExportSummary
 from pipelines.upkeep import Verification
 from pipelines.windows import UNDATED
 

@@ -1,5 +1,6 @@
 """Rules that dispose of an event, and the SQL that turns rows of batches into lines."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,6 +20,7 @@ _WHERE_FIELDS = (
     "duration_ms", "input_tokens", "output_tokens", "cost", "cache_hit", "project_id", "is_error",
 )  # fmt: skip
 _FIELD_OF = {"sent_at": "requested_at"}
+_PARAMETER = re.compile(r"\$(\w+)")
 _DATE_KEYS = {"date": "%Y-%m-%d", "hour": "%H"}
 
 
@@ -301,7 +303,8 @@ class Reshape:
             "end": self.end,
             **(more or {}),
         }
-        return Query(text, {name: value for name, value in params.items() if f"${name}" in text})
+        used = set(_PARAMETER.findall(text))
+        return Query(text, {name: value for name, value in params.items() if name in used})
 
 
 def _record(config: ExportConfig) -> str:

@@ -270,8 +270,10 @@ def open_session(work: ShardWork) -> Iterator[Session]:
     store = open_source(work.config.source).store
     with Spool(store) as spool:
         readable = [str(spool.folder), *([str(store.root)] if spool.in_place else [])]
-        limits = {"memory_limit": work.config.memory_limit, "threads": work.config.threads}
-        with connect(readable=readable, **limits) as con:
+        config = work.config
+        with connect(
+            memory_limit=config.memory_limit, threads=config.threads, readable=readable
+        ) as con:
             con.execute("create temp table losers(batch integer, row bigint, disposition integer)")
             if work.losers:
                 con.register("listed_losers", _loser_table(work.losers))

@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import zstandard
 
 from pipelines.config import ExportConfig, parse_config
-from pipelines.export import ExportSummary, run_export
+from pipelines.export import run_export
 from pipelines.manifest import Manifest, list_generations, parse_manifest
 from pipelines.manifest import read_manifest as read_generation
+from pipelines.summary import ExportSummary
 
 NOW = datetime(2024, 6, 15, 12, 0, tzinfo=UTC)
 INSTANT = pa.timestamp("us", tz="UTC")

@@ -20,6 +20,7 @@ from pipelines.config import parse_bytes
 from pipelines.errors import ConfigError
 from pipelines.export import run_export
 from pipelines.layout import partition_path
+from pipelines.shard import run_shard
 from pipelines.storage import Store
 from tests.builders import (
     NOW,
@@ -677,7 +678,7 @@ def test_part_that_is_gone_before_the_commit_fails_the_window(site, monkeypatch)
 
 def test_ledger_that_does_not_add_up_fails_the_window(site, monkeypatch):
     put_two_days(site)
-    run = pipelines.export.run_shard
+    run = run_shard
 
     def miscount(work, progress=None):
         result = run(work, progress)

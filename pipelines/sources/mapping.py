@@ -126,6 +126,7 @@ def resolve_mapping(source: Source, columns: Columns) -> EventMapping:
     Raises:
         ConfigError: unknown preset, or columns that fit no preset or several.
     """
+    own: dict[str, FieldMapping] = {str(name): field for name, field in source.mapping.items()}
     if source.preset is not None:
         preset = next((p for p in list_presets() if p.name == source.preset), None)
         if preset is None:
@@ -136,10 +137,10 @@ def resolve_mapping(source: Source, columns: Columns) -> EventMapping:
                 f"source.preset: unknown preset {source.preset!r}{hint} (known: {', '.join(names)})"
             )
     elif {"request", "response"} <= source.mapping.keys():
-        return EventMapping("mapping", _with_kinds(source.mapping))
+        return EventMapping("mapping", _with_kinds(own))
     else:
         preset = detect_preset(columns)
-    fields = {**preset.fields, **source.mapping}
+    fields = {**preset.fields, **own}
     return EventMapping(f"{preset.name}@{preset.version}", _with_kinds(fields, preset.fields))
 
 

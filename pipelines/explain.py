@@ -1,0 +1,83 @@
+"""What is wrong with a config, in sentences: the file, the key path, the nearest key."""
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+_SECRET = re.compile(r"storage|options?\b|secret|passw|token|credential|access", re.IGNORECASE)
+_SHOWN_CHARS = 60
+
+
+def explain(exc: ValidationError, origin: str, root: type[BaseModel]) -> Iterator[str]:
+    """Yield one sentence for each error: file, key path, what is wrong, the value, the nearest key.
+
+    Args:
+        exc: pydantic's errors.
+        origin: the file's name.
+        root: the model that was validated.
+    """
+    for error in exc.errors(include_url=False):
+        where = [part for part in error["loc"] if not _is_type_tag(part)]
+        key_path = ".".join(str(part) for part in where) or "(the whole file)"
+        message = error["msg"].removeprefix("Value error, ")
+        secret = _SECRET.search(key_path) is not None
+        if error["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(
+                str(where[-1]), _keys_at(root, where[:-1]), n=1, cutoff=0.4
+            )
+            message = "unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
+            known = ", ".join(keys)
+            message += "" if near or not known else f"; known keys: {known}"
+        elif error["type"] == "missing":
+            yield f"{origin}: {key_path}: this key is needed"
+            continue
+        elif error["type"] == "literal_error":
+            choices = re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
+            near = difflib.get_close_matches(str(error["input"]), choices, n=1, cutoff=0.4)
+            message = f"must be one of {', '.join(choices)}"
+            message += f"; did you mean {near[0]!r}?" if near else ""
+        nested = error["type"] == "extra_forbidden" and isinstance(error["input"], dict | list)
+        seen = "" if secret or nested else f" (seen: {shown(error['input'])})"
+        yield f"{origin}: {key_path}: {message}{seen}"
+
+
+def _is_type_tag(part: object) -> bool:
+    """Whether a location's part is pydantic's name of a union member, not a key of the user's."""
+    text = str(part)
+    return text in ("str", "PartitionExpression", "[key]") or "[" in text
+
+
+def _keys_at(root: type[BaseModel], path: list[Any]) -> list[str]:
+    """Keys that the model at `path` knows."""
+    model: Any = root
+    named = False  # whether the next part is a dict's key of the user's own
+    for part in path:
+        if isinstance(part, int) or named:
+            named = False
+            continue
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return []
+        field = model.model_fields.get(str(part))
+        model = _model_in(field.annotation) if field else None
+        named = field is not None and typing.get_origin(field.annotation) is dict
+    known = isinstance(model, type) and issubclass(model, BaseModel)
+    return list(model.model_fields) if known else []
+
+
+def _model_in(annotation: Any) -> Any:
+    """The pydantic model inside an annotation such as `tuple[Model, ...] | None`, if any."""
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return annotation if issubclass(annotation, BaseModel) else None
+    found = (_model_in(inner) for inner in typing.get_args(annotation))
+    return next((model for model in found if model), None)
+
+
+def shown(value: object) -> str:
+    """Return a value as it is written in a message, cut to a line."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"

@@ -1,0 +1,117 @@
+"""What came of a run: window by window, and in total."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pipelines.config import ExportConfig
+from pipelines.manifest import Ledger, Manifest, add_ledgers
+from pipelines.plan import Plan, Status, WindowPlan
+from pipelines.storage import Store, open_store
+
+
+@dataclass(frozen=True, slots=True)
+class WindowSummary:
+    """What came of one window.
+
+    Attributes:
+        status: the plan's, or `committed`, or `committed by another run`.
+        data_files: URLs of the committed parts.
+        manifest: URL of the manifest that is the newest now, "" when there is none.
+        bytes: of the committed parts; raw_bytes before compression.
+        error: why the window was not committed, "" when it was or need not be.
+    """
+
+    window: str
+    status: str
+    detail: str = ""
+    generation: int = 0
+    ledger: Ledger = field(default_factory=Ledger)
+    bytes: int = 0
+    raw_bytes: int = 0
+    partitions: int = 0
+    data_files: tuple[str, ...] = ()
+    manifest: str = ""
+    rejects: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSummary:
+    """What came of a run.
+
+    Attributes:
+        written: summaries of the windows that this run committed.
+        windows: summaries of all windows of the run.
+        batches: batches found at the source.
+    """
+
+    export: str
+    destination: str
+    batches: int
+    windows: tuple[WindowSummary, ...]
+
+    @property
+    def written(self) -> tuple[WindowSummary, ...]:
+        """The windows that this run committed."""
+        return tuple(window for window in self.windows if window.status == "committed")
+
+    @property
+    def failed(self) -> tuple[WindowSummary, ...]:
+        """The windows that should have been committed and were not."""
+        return tuple(window for window in self.windows if window.error)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The sum over the windows that this run committed."""
+        return add_ledgers(window.ledger for window in self.written)
+
+    @property
+    def data_files(self) -> tuple[str, ...]:
+        """URLs of all committed parts of the run's windows, written now or before."""
+        return tuple(url for window in self.windows for url in window.data_files)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for `--json` and for Prefect."""
+        return {
+            "export": self.export,
+            "destination": self.destination,
+            "batches": self.batches,
+            "committed": len(self.written),
+            "failed": [window.window for window in self.failed],
+            "ledger": asdict(self.ledger),
+            "windows": [asdict(window) for window in self.windows],
+            "data_files": list(self.data_files),
+        }
+
+
+def summarise(plan: Plan, window: WindowPlan) -> WindowSummary:
+    """Return the summary of a window as it is committed now, without writing it."""
+    if window.committed is None:
+        return WindowSummary(window.window.name, window.status, window.detail)
+    return summarise_manifest(
+        open_destination(plan.config), window.committed, window.status, window.detail
+    )
+
+
+def open_destination(config: ExportConfig) -> Store:
+    """Return the store that an export writes to."""
+    return open_store(config.destination.url, config.destination.storage_options)
+
+
+def summarise_manifest(
+    store: Store, manifest: Manifest, status: Status | str, detail: str
+) -> WindowSummary:
+    """Return the summary of a window from the manifest that commits it."""
+    return WindowSummary(
+        window=manifest.window,
+        status=status,
+        detail=detail,
+        generation=manifest.generation,
+        ledger=manifest.ledger,
+        bytes=sum(part.bytes for part in manifest.parts),
+        raw_bytes=sum(part.raw_bytes for part in manifest.parts),
+        partitions=len({part.partition for part in manifest.parts}),
+        data_files=tuple(store.absolute_url(part.path) for part in manifest.parts),
+        manifest=store.absolute_url(manifest.path),
+        rejects=tuple(store.absolute_url(part.path) for part in manifest.rejects),
+    )
