@@ -27,9 +27,8 @@ def explain(exc: ValidationError, origin: str, root: type[BaseModel]) -> Iterato
         message = error["msg"].removeprefix("Value error, ")
         secret = _SECRET.search(key_path) is not None
         if error["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(
-                str(where[-1]), _keys_at(root, where[:-1]), n=1, cutoff=0.4
-            )
+            keys = _keys_at(root, where[:-1])
+            near = difflib.get_close_matches(str(where[-1]), keys, n=1, cutoff=0.4)
             message = "unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
             known = ", ".join(keys)
             message += "" if near or not known else f"; known keys: {known}"

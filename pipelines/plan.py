@@ -280,9 +280,7 @@ class _Planner:
             status=status,
             detail=detail,
             batches=batches,
-            shards=tuple(
-                cut_shards(entry.batches, SHARD_BYTES, whole=self.config.order_by is not None)
-            ),
+            shards=tuple(cut_shards(entry.batches, SHARD_BYTES, whole=ordered)),
             input_digest=self._digest(entry.window, batches),
             committed=committed,
             unreadable=tuple(blocking),
