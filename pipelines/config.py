@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import os
 import re
 from collections.abc import Hashable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
@@ -365,7 +366,7 @@ def resolve_url(url: str, base: Path) -> str:
     """Return `url` absolute: a path without scheme is relative to `base`."""
     if "://" in url:
         return url
-    return str(base / Path(url).expanduser()) if url else url
+    return os.path.normpath(base / Path(url).expanduser()) if url else url
 
 
 def meaning_digest(meaning: Mapping[str, Any]) -> str:
