@@ -611,17 +611,15 @@ def test_endpoint_from_the_environment_is_used(s3_site):
 
 
 @pytest.mark.usefixtures("s3_env")
-def test_refused_connection_names_the_endpoint_and_fails_soon():
+def test_refused_connection_names_the_endpoint():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
     store = open_store("s3://raw/some", {"endpoint_url": endpoint})
-    started = time.monotonic()
 
     with pytest.raises(StorageError, match=f"nothing answers at {endpoint}:") as caught:
         list(store.list_objects("hidden-prefix"))
 
-    assert time.monotonic() - started < 30
     assert "list-type" not in str(caught.value)
 
 
