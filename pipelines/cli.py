@@ -8,13 +8,15 @@ Heavy imports stand inside the commands, so that `--help` is instant.
 
 import json
 import logging
+import signal
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -54,6 +56,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug 
 
 def main() -> None:
     """Run the command line; the console script's entry."""
+    signal.signal(signal.SIGTERM, _exit)  # temporary files are cleared on the way out
     app()
 
 
@@ -230,6 +233,10 @@ def demo(
         line = first_record(summary, {})
         if line is not None:
             _print_lines(["", "The first record:", pretty_record(line)])
+
+
+def _exit(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(143)
 
 
 def _load(

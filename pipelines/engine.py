@@ -12,6 +12,7 @@ from tempfile import mkdtemp
 import duckdb
 
 from pipelines.errors import ConfigError, ContractError, PipelineError, ResourceError
+from pipelines.interrupts import interruptible
 
 _MACROS = (
     "single_line",
@@ -23,6 +24,7 @@ _MACROS = (
     "tags_from_list",
     "tags_from_text",
 )
+_STOPPED = re.compile(r"^(INTERRUPT Error|Query interrupted)")  # by a signal; the second by DuckDB
 _MIN_MEMORY_BYTES = 350_000_000  # DuckDB 2.0 fails on ordinary batches below that
 
 
@@ -92,7 +94,8 @@ def connect(
         con.execute("set allowed_directories = $folders", {"folders": folders})
         con.execute("set enable_external_access = false")
         con.execute("set lock_configuration = true")
-        yield con
+        with interruptible(con):
+            yield con
     finally:
         con.close()
         shutil.rmtree(spill, ignore_errors=True)
@@ -103,10 +106,17 @@ def engine_errors(doing: str) -> Iterator[None]:
     """Turn DuckDB's errors into ours; `doing` says what was under way, without payload text.
 
     Errors inside of an Arrow stream arrive as OSError with DuckDB's text.
+
+    Raises:
+        KeyboardInterrupt: the statement was stopped.
     """
     try:
         yield
-    except (duckdb.Error, OSError) as exc:
+    except (duckdb.Error, OSError, RuntimeError) as exc:
+        if _STOPPED.search(str(exc)):
+            raise KeyboardInterrupt from exc
+        if not isinstance(exc, duckdb.Error | OSError):
+            raise
         raise _translated(exc, doing) from exc
 
 

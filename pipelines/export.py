@@ -14,6 +14,7 @@ from pipelines.config import ExportConfig
 from pipelines.errors import ConfigError, ContractError, PipelineError, QualityError
 from pipelines.executors import InlineExecutor
 from pipelines.inputs import grid_of
+from pipelines.interrupts import stop_statements
 from pipelines.layout import OWNER_PATH
 from pipelines.manifest import (
     Ledger,
@@ -247,6 +248,11 @@ def _run(
     try:
         for future in futures:
             yield future.result()
+    except (KeyboardInterrupt, SystemExit):
+        for future in futures:
+            future.cancel()
+        stop_statements()
+        raise
     finally:
         for future in futures:
             future.cancel()

@@ -277,7 +277,10 @@ def open_session(work: ShardWork) -> Iterator[Session]:
             con.execute("create temp table losers(batch integer, row bigint, disposition integer)")
             if work.losers:
                 con.register("listed_losers", _loser_table(work.losers))
-                con.execute("insert into losers select batch, row, disposition from listed_losers")
+                with engine_errors("listing superseded events"):
+                    con.execute(
+                        "insert into losers select batch, row, disposition from listed_losers"
+                    )
             yield Session(work, spool, con)
 
 

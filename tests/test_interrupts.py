@@ -1,0 +1,68 @@
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ENDLESS = "select count(*) from range(10000000) a, range(10000000) b where a.range ^ b.range = 3"
+SORTED = "select * from range(100000000000) order by md5(range::varchar)"
+IN_MAIN_THREAD = """
+    with connect(memory_limit=10**9, threads=1) as con, engine_errors("waiting"):
+        print("running", flush=True)
+        {statement}
+"""
+IN_A_THREAD = """
+    def wait():
+        with connect(memory_limit=10**9, threads=1) as con, engine_errors("waiting"):
+            print("running", flush=True)
+            {statement}
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(wait)
+        try:
+            future.result()
+        except KeyboardInterrupt:
+            stop_statements()
+            raise
+"""
+PROGRAM = """
+from concurrent.futures import ThreadPoolExecutor
+from pipelines.engine import connect, engine_errors
+from pipelines.interrupts import stop_statements
+try:
+{body}
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+    raise SystemExit(130)
+"""
+
+
+@pytest.mark.parametrize("body", [IN_MAIN_THREAD, IN_A_THREAD], ids=["main", "thread"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        pytest.param(f"con.execute({ENDLESS!r}).fetchall()", id="execute"),
+        pytest.param(f"list(con.sql({SORTED!r}).to_arrow_reader(2048))", id="arrow"),
+    ],
+)
+def test_interrupt_ends_a_statement_that_would_run_for_days(body, statement):
+    program = PROGRAM.format(body=body.format(statement=statement))
+
+    with subprocess.Popen(  # noqa: S603 - this package
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        process.send_signal(signal.SIGINT)
+        try:
+            out, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+
+    assert out == "stopped\n"
+    assert process.returncode == 130
