@@ -321,8 +321,15 @@ def load_config(path: Path) -> ExportConfig:
         hint = ""
         if re.search(r"comparator: *[!><]", path.read_text("utf-8")):
             hint = "; comparators such as '!=' and '>=' need quotes in YAML"
-        raise ConfigError(f"{path}: not valid YAML{hint}: {exc}") from exc
+        raise ConfigError(f"{path}{_yaml_place(exc)}{hint}") from exc
     return parse_config(document, origin=str(path), base=path.resolve().parent)
+
+
+def _yaml_place(exc: yaml.YAMLError) -> str:
+    """Line, column and problem, without the line itself: it may hold a secret."""
+    if not isinstance(exc, yaml.MarkedYAMLError) or (mark := exc.problem_mark) is None:
+        return ": not valid YAML"
+    return f": line {mark.line + 1}, column {mark.column + 1}: not valid YAML: {exc.problem}"
 
 
 def parse_config(document: object, *, origin: str, base: Path) -> ExportConfig:

@@ -215,7 +215,8 @@ def check_places(config: ExportConfig) -> None:
         ConfigError: they overlap.
     """
     source = open_source(config.source).store.url.rstrip("/") + "/"
-    destination = open_store(config.destination.url).url.rstrip("/") + "/"
+    options = config.destination.storage_options
+    destination = open_store(config.destination.url, options).url.rstrip("/") + "/"
     if source.startswith(destination) or destination.startswith(source):
         raise ConfigError(
             f"destination.url: {destination[:-1]} and the source {source[:-1]} overlap; "

@@ -36,24 +36,25 @@ def describe_run(summary: ExportSummary) -> Iterator[str]:
     stored = sum(window.bytes for window in written)
     raw = sum(window.raw_bytes for window in written)
     yield f"Export {summary.export}: {_count(summary.batches, 'batch', 'batches')} at the source"
-    yield f"  windows     {len(written)} committed, {same} up to date"
-    yield f"  events      {ledger.read:,} read, {ledger.exported:,} exported"
+    yield f"  windows         {len(written)} committed, {same} up to date"
+    yield f"  events          {ledger.read:,} read, {ledger.exported:,} exported"
     for column in ("filtered", "errors_excluded", "superseded", "duplicate", "sampled_out"):
         if events := getattr(ledger, column):
             yield f"  {column:<15} {events:,}{_reasons(ledger.filtered_by, column == 'filtered')}"
-    yield f"  rejected    {ledger.rejected:,}{_reasons(ledger.rejected_by, bool(ledger.rejected))}"
+    reasons = _reasons(ledger.rejected_by, bool(ledger.rejected))
+    yield f"  rejected        {ledger.rejected:,}{reasons}"
     yield (
-        f"  parts       {parts:,} in {partitions:,} partitions, {size(stored)} "
+        f"  parts           {parts:,} in {partitions:,} partitions, {size(stored)} "
         f"({size(raw)} before compression)"
     )
-    yield f"  data        {summary.destination}/data/"
+    yield f"  data            {summary.destination}/data/"
     if written:
         folder = f"{summary.destination}/_meta/manifests/"
-        yield f"  manifests   {folder}, the last {written[-1].manifest}"
+        yield f"  manifests       {folder}, the last {written[-1].manifest}"
     rejects = [url for window in written for url in window.rejects]
     if rejects:
         more = f" and {len(rejects) - 1} more" if rejects[1:] else ""
-        yield f"  rejects     {rejects[0]}{more}"
+        yield f"  rejects         {rejects[0]}{more}"
     yield from describe_left(summary)
 
 
@@ -61,9 +62,9 @@ def describe_left(summary: ExportSummary) -> Iterator[str]:
     """Yield a line for each window that is neither committed by this run nor up to date."""
     for window in summary.windows:
         if window.status in ("source expired", "committed by another run"):
-            yield f"  left alone  {window.window}: {window.status}: {window.detail}"
+            yield f"  left alone      {window.window}: {window.status}: {window.detail}"
         elif window.error:
-            yield f"  FAILED      {window.window}: {window.error}"
+            yield f"  FAILED          {window.window}: {window.error}"
 
 
 def describe_plan(plan: Plan) -> Iterator[str]:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from pipelines.config import ExportConfig
 from pipelines.engine import NotUtf8Error, compose, connect, engine_errors
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, ContractError
 from pipelines.reshape import Query, Reshape, Scan, compile_rules
 from pipelines.sources.batches import open_source
 from pipelines.sources.fetch import Spool
@@ -248,7 +248,12 @@ class Session:
         families = tuple((n, BINARY if f == TEXT else f) for n, f in scan.columns.families)
         columns = event_sql(self.work.mapping, scan.columns, batch=scan.paths[0]).columns
         for number, file in enumerate(scan.files):
-            copy = self._spool.with_binary_text(Path(file), scan.rows, columns)
+            try:
+                copy = self._spool.with_binary_text(Path(file), scan.rows, columns)
+            except ContractError as exc:
+                batch = scan.paths[number]
+                message = f"{batch}: text that is not UTF-8, in a column that {exc}"
+                raise ContractError(message, batch=batch) from exc
             yield replace(
                 scan,
                 files=(str(copy),),

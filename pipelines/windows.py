@@ -45,6 +45,14 @@ def parse_duration(text: str) -> timedelta:
         raise ValueError(f"{text!r} is too long for a duration") from None
 
 
+def format_duration(duration: timedelta) -> str:
+    """Return a positive duration of whole seconds as `parse_duration` reads it: 30d, 90m, 45s."""
+    for unit in ("d", "h", "m"):
+        if not duration % _DURATION_UNITS[unit]:
+            return f"{duration // _DURATION_UNITS[unit]}{unit}"
+    return f"{duration // _SECOND}s"
+
+
 def _as_utc(instant: datetime) -> datetime:
     """Return the instant with `datetime.UTC` as its zone; naive and other offsets are refused."""
     if instant.utcoffset() != _ZERO:
@@ -209,7 +217,7 @@ class Grid:
                 raise ConfigError(
                     f"{name} {_readable(instant)} is not an edge of a window: the nearest are "
                     f"{_readable(nearest.start)} and {_readable(nearest.end)} "
-                    f"(every {self.every} from {_readable(self.origin)})"
+                    f"(every {format_duration(self.every)} from {_readable(self.origin)})"
                 )
         if start >= end:
             raise ConfigError(f"start {_readable(start)} is not before end {_readable(end)}")
@@ -261,6 +269,7 @@ class Grid:
             return TimeWindow(start, start + self.every)
         except OverflowError:
             raise ConfigError(
-                f"a window of every {self.every} from {_readable(self.origin)} would leave the "
+                f"a window of every {format_duration(self.every)} from {_readable(self.origin)} "
+                "would leave the "
                 "years 1 to 9999: narrow valid_times, or take a shorter `every`"
             ) from None

@@ -1,9 +1,12 @@
 """Batches: which objects are found, and what becomes of those that cannot be read."""
 
+import base64
+import io
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyarrow.parquet.encryption as pe
 import pytest
 
 from pipelines.errors import ContractError
@@ -33,9 +36,28 @@ def at(*times):
     return write_batch(events({"requested_at": time, "id": None} for time in times))
 
 
-def encrypted():
-    """A Parquet file as another writer encrypts it: the footer's magic is PARE."""
-    return at(NOON)[:-4] + b"PARE"
+class _Keys(pe.KmsClient):  # type: ignore[misc] # pyarrow has no types
+    """A key store that keeps nothing secret."""
+
+    def wrap_key(self, key_bytes, _master_key):
+        return base64.b64encode(key_bytes)
+
+    def unwrap_key(self, wrapped_key, _master_key):
+        return base64.b64decode(wrapped_key)
+
+
+def encrypted(*, plain_footer=False):
+    """A Parquet file with encrypted columns, as pyarrow writes it."""
+    settings = pe.EncryptionConfiguration(
+        footer_key="f", column_keys={"c": ["request"]}, plaintext_footer=plain_footer
+    )
+    factory = pe.CryptoFactory(lambda _settings: _Keys())
+    keys = factory.file_encryption_properties(pe.KmsConnectionConfig(), settings)
+    table = pq.read_table(io.BytesIO(at(NOON)))
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, table.schema, encryption_properties=keys) as writer:
+        writer.write_table(table)
+    return buffer.getvalue()
 
 
 BROKEN = [
@@ -44,6 +66,9 @@ BROKEN = [
     pytest.param(lambda: b"", "empty object", id="empty"),
     pytest.param(lambda: b"PAR1", "no readable Parquet footer", id="magic-alone"),
     pytest.param(encrypted, "encrypted Parquet", id="encrypted"),
+    pytest.param(
+        lambda: encrypted(plain_footer=True), "encrypted Parquet", id="encrypted-plain-footer"
+    ),
 ]
 
 

@@ -134,7 +134,7 @@ def test_ledger_columns_and_rejects_are_printed_with_their_reasons(job):
 
     assert "5 read, 2 exported" in out
     assert "filtered        1 (model = 1)" in out
-    assert "rejected    2 (" in out
+    assert "rejected        2 (" in out
     assert "_meta/rejects/" in out
 
 
@@ -442,7 +442,7 @@ def test_failed_window_is_told_apart_from_committed_ones(job):
     result = run("export", job.path, "--start", "2024-06-01", "--end", "2024-06-03", code=1)
 
     assert "1 committed" in result.stdout
-    assert "FAILED      20240602T000000Z" in result.stdout
+    assert "FAILED          20240602T000000Z" in result.stdout
     assert "1 window, 1 part, 2 records" in run("verify", job.path).stdout
 
 

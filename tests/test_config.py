@@ -198,6 +198,14 @@ def test_comparator_without_quotes_gives_a_hint(write, comparator):
     assert "need quotes in YAML" in refusal(path)
 
 
+def test_yaml_error_names_the_place_and_not_the_line(write):
+    message = refusal(write('storage_options: {secret: hunter2, "key: [}\n'))
+
+    assert "line 4, column" in message or "line 5, column" in message
+    assert "not valid YAML" in message
+    assert "hunter2" not in message
+
+
 @pytest.mark.parametrize("section", ["source", "destination"])
 @pytest.mark.parametrize("name", ["secret", "aws_secret_access_key", "token"])
 def test_secret_in_storage_options_is_refused_and_never_shown(tmp_path, section, name):

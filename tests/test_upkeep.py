@@ -144,7 +144,7 @@ def test_run_tells_of_a_window_that_another_run_committed(file_site):
 
     text = "\n".join(describe_run(replace(summary, windows=(rival,))))
 
-    assert "left alone  all: committed by another run" in text
+    assert "left alone      all: committed by another run" in text
 
 
 @pytest.mark.parametrize(

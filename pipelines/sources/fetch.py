@@ -11,12 +11,15 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.errors import BatchChangedError
+from pipelines.errors import BatchChangedError, ContractError
 from pipelines.storage import Store
 
 _TAIL_BYTES = 64 * 1024  # most footers fit: one request a batch
 _MAGIC = b"PAR1"
 _TRAILER_BYTES = 8  # footer length (uint32, little endian) and magic
+# Of a plain footer above encrypted columns: nonce (12) and tag (16).
+# https://github.com/apache/parquet-format/blob/master/Encryption.md#55-plaintext-footer-mode
+_SIGNATURE_BYTES = 28
 _GAP_BYTES = 256 * 1024  # closer ranges are cheaper read together than asked for apart
 
 
@@ -27,7 +30,12 @@ def read_footer(store: Store, path: str, *, etag: str, size: int) -> pq.FileMeta
         pyarrow.ArrowInvalid: the object is no Parquet, is truncated or encrypted.
         BatchChangedError: the object is not the one that was listed.
     """
-    return pq.read_metadata(pa.BufferReader(_tail(store, path, etag=etag, size=size)))
+    tail = _tail(store, path, etag=etag, size=size)
+    metadata = pq.read_metadata(pa.BufferReader(tail))
+    if _footer_bytes(tail) - metadata.serialized_size == _SIGNATURE_BYTES:
+        # pyarrow 26 ends the process when it is asked about a column that it cannot decrypt.
+        raise pa.ArrowInvalid("encrypted columns behind a plain footer")
+    return metadata
 
 
 class Spool:
@@ -111,8 +119,12 @@ class Spool:
             for group in range(source.num_row_groups):
                 size = source.metadata.row_group(group).num_rows
                 if first < rows[1] and first + size > rows[0]:
-                    table = source.read_row_group(group, columns=[field.name for field in fields])
-                    arrays = [_as_binary(table.column(field.name)) for field in schema]
+                    try:
+                        table = source.read_row_group(group, columns=schema.names)
+                        arrays = [_as_binary(table.column(name)) for name in schema.names]
+                    except pa.ArrowException as exc:
+                        kind = type(exc).__name__
+                        raise ContractError(f"cannot be read as bytes ({kind})") from exc
                 else:
                     arrays = [pa.nulls(size, field.type) for field in schema]
                 first += size
@@ -125,11 +137,16 @@ def _tail(store: Store, path: str, *, etag: str, size: int) -> bytes:
     tail = store.read_bytes(path, start=max(0, size - _TAIL_BYTES), end=size, etag=etag)
     if len(tail) < _TRAILER_BYTES or tail[-4:] != _MAGIC:
         return tail  # pyarrow says what is wrong with it
-    needed = struct.unpack("<I", tail[-8:-4])[0] + _TRAILER_BYTES
+    needed = _footer_bytes(tail) + _TRAILER_BYTES
     if len(tail) < needed <= size:
         head = store.read_bytes(path, start=size - needed, end=size - len(tail), etag=etag)
         tail = head + tail
     return tail
+
+
+def _footer_bytes(tail: bytes) -> int:
+    """Length of the footer, without its trailer."""
+    return int(struct.unpack("<I", tail[-8:-4])[0])
 
 
 def _chunks(
