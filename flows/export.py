@@ -25,9 +25,10 @@ from prefect.tasks import exponential_backoff
 
 from pipelines.config import ExportConfig, Instant, load_config
 from pipelines.errors import ConfigError, ContractError, PipelineError
-from pipelines.export import claim_destination, export_window
-from pipelines.plan import Plan, WindowPlan, plan_export
-from pipelines.summary import ExportSummary, WindowSummary, summarise
+from pipelines.export import export_window, plan_run
+from pipelines.plan import Plan, WindowPlan
+from pipelines.states import StateLog
+from pipelines.summary import ExportSummary, WindowSummary, open_destination, summarise
 
 MAX_TASK_RUNS = 100  # the server needs 50 to 85 ms of CPU for each
 _SHOWN_FAILURES = 20
@@ -48,8 +49,9 @@ class WindowGroup:
     Prefect walks through every dataclass that a task is given, and a plan is large.
     """
 
-    def __init__(self, plan: Plan, windows: Sequence[WindowPlan]) -> None:
+    def __init__(self, plan: Plan, windows: Sequence[WindowPlan], log: StateLog) -> None:
         self.plan = plan
+        self.log = log
         self.windows = windows
         self.written: dict[str, WindowSummary] = {}
         self.errors: dict[str, PipelineError] = {}
@@ -72,7 +74,7 @@ class WindowGroup:
             if name in self.written or (failed is not None and not failed.retryable):
                 continue
             try:
-                summary = export_window(self.plan, window)
+                summary = export_window(self.plan, window, on_commit=self.log.add)
                 if summary.error:
                     raise ContractError(summary.error)
             except ConfigError:
@@ -129,6 +131,7 @@ def export_request_logs(
     start: Instant | None = None,
     end: Instant | None = None,
     force: bool = False,  # noqa: FBT001, FBT002 - a parameter of the flow, given by name
+    rebuild_from_remaining: bool = False,  # noqa: FBT001, FBT002 - likewise
 ) -> dict[str, Any]:
     """Export every due window that is missing or whose inputs changed.
 
@@ -142,6 +145,7 @@ def export_request_logs(
         start: with `end`, whole windows of the grid to choose from; without zone, UTC.
         end: the end of the last of them.
         force: write windows that are up to date again.
+        rebuild_from_remaining: write windows again whose batches are gone, without their events.
 
     Returns:
         Counts, windows, manifests and data files, as `ExportSummary.as_dict()` gives them.
@@ -151,25 +155,27 @@ def export_request_logs(
         WindowsFailedError: windows were not committed; the others are.
     """
     export = config if isinstance(config, ExportConfig) else load_config(config)
-    plan = plan_export(export, now=datetime.now(UTC), start=start, end=end, force=force)
-    if plan.unreadable and not plan.windows and export.source.on_unreadable_batch == "fail":
-        batch = plan.unreadable[0]
-        raise ContractError(
-            f"{batch.path}: {batch.unreadable}; no batch of {export.source.url} can be exported",
-            batch=batch.path,
-        )
-    claim_destination(export, create=bool(plan.to_do))
+    plan = plan_run(
+        export,
+        now=datetime.now(UTC),
+        start=start,
+        end=end,
+        force=force,
+        rebuild_from_remaining=rebuild_from_remaining,
+    )
     chosen = [window for window in plan.windows if _needs_a_task(plan, window)]
     get_run_logger().info(
         "%d batches, %d windows: %d to write", plan.batches, len(plan.windows), len(plan.to_do)
     )
     found: dict[str, WindowSummary] = {}
-    for group in _groups(plan, chosen):
+    log = StateLog(open_destination(export))
+    for group in _groups(plan, chosen, log):
         state = export_windows(group, return_state=True)
         error = None if state.is_completed() else state.result(raise_on_failure=False)
         if isinstance(error, ConfigError):
             raise error
         found |= group.summarise(error)
+    log.flush()
     windows = (found.get(w.window.name) or summarise(plan, w) for w in plan.windows)
     summary = ExportSummary(export.name, export.destination.url, plan.batches, tuple(windows))
     # A flow may return its final state; who calls the flow gets the data in it, or the error.
@@ -180,11 +186,12 @@ def _needs_a_task(plan: Plan, window: WindowPlan) -> bool:
     return window.status == "blocked" or window in plan.to_do
 
 
-def _groups(plan: Plan, windows: Sequence[WindowPlan]) -> list[WindowGroup]:
+def _groups(plan: Plan, windows: Sequence[WindowPlan], log: StateLog) -> list[WindowGroup]:
     """At most MAX_TASK_RUNS groups of neighbours, of one window each where that suffices."""
     size = -(-len(windows) // MAX_TASK_RUNS) or 1
     return [
-        WindowGroup(plan, windows[first : first + size]) for first in range(0, len(windows), size)
+        WindowGroup(plan, windows[first : first + size], log)
+        for first in range(0, len(windows), size)
     ]
 
 

@@ -292,8 +292,7 @@ def _progress() -> "Iterator[tuple[Any, Progress]]":
     with Bar() if sys.stderr.isatty() else Lines(sys.stderr) as shown:
 
         def on_plan(found: "Plan") -> None:
-            todo = found.to_do
-            shown.start(sum(window.events for window in todo), len(todo))
+            shown.start(found.events_at_most, len(found.to_do))
 
         yield on_plan, shown.add
 

@@ -5,11 +5,12 @@ import importlib.resources
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from tempfile import mkdtemp
 
 import duckdb
+import pyarrow as pa
 
 from pipelines.errors import ConfigError, ContractError, PipelineError, ResourceError
 from pipelines.interrupts import interruptible
@@ -23,8 +24,10 @@ _MACROS = (
     "malformed_detail",
     "tags_from_list",
     "tags_from_text",
+    "floor_div",
 )
 _STOPPED = re.compile(r"^(INTERRUPT Error|Query interrupted)")  # by a signal; the second by DuckDB
+_ROWS_PER_READ = 100_000
 _MIN_MEMORY_BYTES = 350_000_000  # DuckDB 2.0 fails on ordinary batches below that
 
 
@@ -99,6 +102,14 @@ def connect(
     finally:
         con.close()
         shutil.rmtree(spill, ignore_errors=True)
+
+
+def read_table(
+    con: duckdb.DuckDBPyConnection, query: str, params: Mapping[str, object] | None = None
+) -> pa.Table:
+    """Return the result of a query that fits into memory."""
+    with con.sql(query, params=dict(params or {})).to_arrow_reader(_ROWS_PER_READ) as reader:
+        return reader.read_all()
 
 
 @contextmanager

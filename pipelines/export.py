@@ -11,7 +11,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipelines.config import ExportConfig
-from pipelines.errors import ConfigError, ContractError, PipelineError, QualityError
+from pipelines.errors import (
+    BatchChangedError,
+    ConfigError,
+    ContractError,
+    PipelineError,
+    QualityError,
+)
 from pipelines.executors import InlineExecutor
 from pipelines.inputs import grid_of
 from pipelines.interrupts import stop_statements
@@ -27,7 +33,7 @@ from pipelines.manifest import (
     iso_instant,
     read_manifest,
 )
-from pipelines.plan import TO_DO, Plan, WindowPlan, plan_export
+from pipelines.plan import TO_DO, Plan, WindowPlan, plan_again, plan_export
 from pipelines.reshape import Rules, compile_rules
 from pipelines.scans import ShardWork
 from pipelines.shard import (
@@ -39,6 +45,7 @@ from pipelines.shard import (
     run_shard,
     too_many_partitions,
 )
+from pipelines.states import StateLog
 from pipelines.summary import (
     ExportSummary,
     WindowSummary,
@@ -49,6 +56,8 @@ from pipelines.summary import (
 from pipelines.windows import UNDATED
 
 logger = logging.getLogger(__name__)
+
+_REPLANS = 3  # a source whose batches are overwritten all the time is not read consistently
 
 
 def run_export(
@@ -82,7 +91,7 @@ def run_export(
     Raises:
         PipelineError: nothing could be planned.
     """
-    plan = plan_export(
+    plan = plan_run(
         config,
         now=now,
         start=start,
@@ -92,39 +101,69 @@ def run_export(
     )
     if on_plan is not None:
         on_plan(plan)
-    if plan.unreadable and not plan.windows and config.source.on_unreadable_batch == "fail":
+    log = StateLog(open_destination(config))
+    summaries = []
+    try:
+        for window in plan.windows:
+            try:
+                summary = export_window(
+                    plan, window, executor=executor, progress=progress, on_commit=log.add
+                )
+            except ConfigError:
+                raise
+            except PipelineError as exc:
+                summary = replace(summarise(plan, window), status="failed", error=str(exc))
+            summaries.append(summary)
+    finally:
+        log.flush()
+    return ExportSummary(config.name, config.destination.url, plan.batches, tuple(summaries))
+
+
+def plan_run(
+    config: ExportConfig,
+    *,
+    now: datetime,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    force: bool = False,
+    rebuild_from_remaining: bool = False,
+) -> Plan:
+    """Return the plan of a run that is to write, and make sure that the destination is its own.
+
+    Raises:
+        ConfigError: the destination belongs to another export, source or grid.
+        ContractError: no batch is readable.
+    """
+    owned = check_owner(config)
+    plan = plan_export(
+        config,
+        now=now,
+        start=start,
+        end=end,
+        force=force,
+        rebuild_from_remaining=rebuild_from_remaining,
+        remember=True,
+    )
+    if plan.unreadable and plan.mapping is None and config.source.on_unreadable_batch == "fail":
         batch = plan.unreadable[0]
         raise ContractError(
             f"{batch.path}: {batch.unreadable}; no batch of {config.source.url} can be exported",
             batch=batch.path,
         )
-    claim_destination(config, create=bool(plan.to_do))
-    summaries = []
-    for window in plan.windows:
-        try:
-            summary = export_window(plan, window, executor=executor, progress=progress)
-        except ConfigError:
-            raise
-        except PipelineError as exc:
-            summary = replace(summarise(plan, window), status="failed", error=str(exc))
-        summaries.append(summary)
-    return ExportSummary(config.name, config.destination.url, plan.batches, tuple(summaries))
+    if not owned and plan.to_do:
+        claim_destination(config)
+    return plan
 
 
-def claim_destination(config: ExportConfig, *, create: bool = True) -> None:
+def claim_destination(config: ExportConfig) -> None:
     """Write the destination's owner record, or check that it is this export's.
-
-    Args:
-        config: the export.
-        create: write it when there is none.
 
     Raises:
         ConfigError: the destination belongs to another export, source or grid.
     """
-    if not check_owner(config) and create:
-        data = json.dumps(_owner(config), ensure_ascii=False, indent=1).encode() + b"\n"
-        if not open_destination(config).create(OWNER_PATH, data):
-            check_owner(config)
+    data = json.dumps(_owner(config), ensure_ascii=False, indent=1).encode() + b"\n"
+    if not open_destination(config).create(OWNER_PATH, data):
+        check_owner(config)
 
 
 def check_owner(config: ExportConfig) -> bool:
@@ -163,12 +202,38 @@ def export_window(
     *,
     executor: Executor | None = None,
     progress: Progress | None = None,
+    on_commit: Callable[[Manifest], None] | None = None,
 ) -> WindowSummary:
     """Run one window's shards and commit it; a window that is not to be written is left alone.
+
+    A batch that is overwritten or removed meanwhile makes the window be planned again.
+
+    Args:
+        plan: the run's plan.
+        window: one of its windows.
+        executor: where shards run; by default here, one after the other.
+        progress: called with events and bytes as lines are written, by the default executor only.
+        on_commit: called with the manifest when it is this run that committed the window.
 
     Raises:
         PipelineError: the window is not committed; what was before still is.
     """
+    for _ in range(_REPLANS):
+        try:
+            return _export_window(plan, window, executor, progress, on_commit)
+        except BatchChangedError as exc:
+            logger.warning("window %s is planned again: %s", window.window.name, exc)
+            plan, window = plan_again(plan, window)
+    return _export_window(plan, window, executor, progress, on_commit)
+
+
+def _export_window(
+    plan: Plan,
+    window: WindowPlan,
+    executor: Executor | None,
+    progress: Progress | None,
+    on_commit: Callable[[Manifest], None] | None,
+) -> WindowSummary:
     if window.status not in TO_DO:
         summary = summarise(plan, window)
         if window.status == "blocked":
@@ -193,6 +258,8 @@ def export_window(
         logger.info("window %s: another run committed it", window.window.name)
         rival = read_manifest(store, manifest.window, manifest.generation)
         return summarise_manifest(store, rival, "committed by another run", window.status)
+    if on_commit is not None:
+        on_commit(manifest)
     return summarise_manifest(store, manifest, "committed", window.status)
 
 
@@ -260,7 +327,7 @@ def _run(
 
 def _manifest(plan: Plan, window: WindowPlan, rules: Rules, results: list[ShardResult]) -> Manifest:
     config = plan.config
-    batches = _ledgers(window, rules, results)
+    batches = _ledgers(plan, window, rules, results)
     parts = tuple(part for result in results for part in result.parts)
     firsts = [result.first_us for result in results if result.first_us is not None]
     lasts = [result.last_us for result in results if result.last_us is not None]
@@ -272,7 +339,7 @@ def _manifest(plan: Plan, window: WindowPlan, rules: Rules, results: list[ShardR
         run_id=uuid.uuid4().hex,
         committed_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         config=config.model_dump(mode="json"),
-        config_digest=plan.config_digest,
+        config_digest=window.config_digest,
         input_digest=window.input_digest,
         batches=batches,
         parts=tuple(sorted(parts, key=lambda part: part.path)),
@@ -285,7 +352,9 @@ def _manifest(plan: Plan, window: WindowPlan, rules: Rules, results: list[ShardR
     )
 
 
-def _ledgers(window: WindowPlan, rules: Rules, results: list[ShardResult]) -> tuple[ReadBatch, ...]:
+def _ledgers(
+    plan: Plan, window: WindowPlan, rules: Rules, results: list[ShardResult]
+) -> tuple[ReadBatch, ...]:
     """The batches that the window read, each with its ledger, and those it could not read."""
     read: Counter[int] = Counter()
     counts: Counter[tuple[int, int]] = Counter()
@@ -304,7 +373,7 @@ def _ledgers(window: WindowPlan, rules: Rules, results: list[ShardResult]) -> tu
             rows=batch.rows,
             ledger=count_ledger(read[number], by_batch.get(number, [])),
         )
-        for number, batch in enumerate(window.batches)
+        for number, batch in enumerate(plan.batches_of(window))
     ]
     for batch in batches:
         batch.ledger.check(f"window {window.window.name}, batch {batch.path}")

@@ -1,24 +1,23 @@
-"""Which batches feed which window, and how a window is cut into shards."""
+"""Which batches feed which window, worked out over all batches at once, and how shards are cut."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipelines.config import ExportConfig
-from pipelines.layout import DatePath
+from pipelines.engine import engine_errors, read_table, statement
 from pipelines.scans import BatchRange
 from pipelines.sources.batches import Batch
-from pipelines.windows import (
-    ALL,
-    UNDATED,
-    Grid,
-    TimeWindow,
-    Window,
-    microseconds,
-    parse_window,
-)
+from pipelines.sources.index import batch_of
+from pipelines.windows import UNDATED, Grid, TimeWindow, Window, microseconds
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_ALL_NUMBER, _UNDATED_NUMBER = -(2**62), -(2**62) + 1  # that no window of a grid has
 
 
 def grid_of(config: ExportConfig) -> Grid | None:
@@ -30,79 +29,155 @@ def grid_of(config: ExportConfig) -> Grid | None:
 
 @dataclass(frozen=True, slots=True)
 class WindowInput:
-    """A window and the batches, with their rows, that may hold events of it."""
+    """What feeds one window.
 
-    window: Window
-    batches: tuple[tuple[Batch, tuple[int, int]], ...]
+    Attributes:
+        batches: how many.
+        rows: of the row groups that may hold the window's events.
+        bytes: compressed bytes of those row groups.
+        digest: sha256 of the batches' paths, ETags and sizes; "" when there are none.
+        first: place of the first of them among the overlaps.
+    """
+
+    batches: int = 0
+    rows: int = 0
+    bytes: int = 0
+    digest: str = ""
+    first: int = 0
 
 
-def list_inputs(
-    config: ExportConfig,
-    batches: Sequence[Batch],
-    *,
-    now: datetime,
-    start: datetime | None,
-    end: datetime | None,
-    committed: Iterable[str] = (),
-) -> list[WindowInput]:
-    """Return every window that is due, and what may hold its events; `undated` last.
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The batches of a plan and the windows they feed, as Arrow tables; a million are fine.
+
+    Attributes:
+        grid: of the export, None for the one window `all`.
+        batches: rows of the batch index, by path.
+        ordinals: rows of `batches` that feed a window, window after window, each by path.
+        windows: by number, where a window's rows begin and what they come to.
+        rows: events in all batches.
+        first_us: the first valid event time in microseconds since 1970, None without any.
+    """
+
+    grid: Grid | None = None
+    batches: pa.Table = field(default_factory=lambda: pa.table({}), repr=False)
+    ordinals: pa.Array = field(default_factory=lambda: pa.array([], pa.int32()), repr=False)
+    windows: Mapping[int, WindowInput] = field(default_factory=dict, repr=False)
+    rows: int = 0
+    first_us: int | None = None
+
+    def of(self, window: Window) -> WindowInput:
+        """Return what feeds a window, which may be nothing."""
+        return self.windows.get(number_of(self.grid, window), WindowInput())
+
+    def batches_of(self, window: Window, limit: int | None = None) -> tuple[Batch, ...]:
+        """Return the batches that feed a window, by path, or the first of them."""
+        found = self.of(window)
+        count = found.batches if limit is None else min(limit, found.batches)
+        rows = self.batches.take(self.ordinals.slice(found.first, count))
+        return tuple(batch_of(row) for row in rows.to_pylist())
+
+
+def number_of(grid: Grid | None, window: Window) -> int:
+    """Return a number that stands for a window of the export."""
+    if isinstance(window, TimeWindow) and grid is not None:
+        return (window.start - grid.origin) // grid.every
+    return _UNDATED_NUMBER if window == UNDATED else _ALL_NUMBER
+
+
+def find_inputs(con: duckdb.DuckDBPyConnection, grid: Grid | None) -> Inputs:
+    """Work out the inputs of every window from the connection's table `batches`.
+
+    It leaves the table feeds(number, ordinal, rows, bytes) for `find_differences`.
+    """
+    with engine_errors("finding the batches of each window"):
+        con.execute(
+            "create temp table feeds(number bigint, ordinal int, rows bigint, bytes bigint)"
+        )
+        if grid is not None:
+            span = {
+                "origin_us": microseconds(grid.origin),
+                "every_us": grid.every // _MICROSECOND,
+            }
+            con.execute(statement("plan_grid_feeds"), span)
+        else:
+            whole = {"number": _ALL_NUMBER, "undated": False}
+            con.execute(statement("plan_fixed_feeds"), whole)
+        con.execute(statement("plan_fixed_feeds"), {"number": _UNDATED_NUMBER, "undated": True})
+        batches = read_table(con, "select * from batches order by ordinal")
+        ordinals = read_table(con, "select ordinal from feeds order by number, ordinal")
+        windows: dict[int, WindowInput] = {}
+        first = 0
+        for number, count, size, held, digest in con.execute(statement("plan_inputs")).fetchall():
+            windows[number] = WindowInput(count, size, held, digest, first)
+            first += count
+    rows, first_us = pc.sum(batches.column("rows")), pc.min(batches.column("first_us"))
+    return Inputs(
+        grid=grid,
+        batches=batches,
+        ordinals=ordinals.column(0).combine_chunks(),
+        windows=windows,
+        rows=rows.as_py() or 0,
+        first_us=first_us.as_py(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How the inputs of a committed window differ from those of its manifest.
+
+    Attributes:
+        late, changed, gone: how many batches; the first of each by path stands beside it.
+        lost_events: events that the window read from batches that are gone.
+    """
+
+    late: int = 0
+    first_late: str = ""
+    changed: int = 0
+    first_changed: str = ""
+    gone: int = 0
+    first_gone: str = ""
+    lost_events: int = 0
+
+
+def find_differences(
+    con: duckdb.DuckDBPyConnection,
+    stale: Mapping[int, str],
+    states: pa.Table,
+    unreadable: Iterable[Batch],
+) -> dict[int, Difference]:
+    """Compare the inputs of windows with what their newest manifests read.
 
     Args:
-        config: the export.
-        batches: all that were listed.
-        now: the moment, by which windows are due.
-        start: first instant of the range that was chosen, if any.
-        end: instant after its last.
-        committed: names of windows that have a manifest; they stay in even where the batch that
-            held their events holds them no more.
+        con: where `find_inputs` left its tables.
+        stale: names of the windows to compare, by number.
+        states: what is committed.
+        unreadable: batches that are listed and cannot be read.
     """
-    undated = WindowInput(UNDATED, tuple((b, (0, b.rows)) for b in batches if b.undated))
-    grid = grid_of(config)
-    if grid is None or config.window is None:
-        timed = any(batch.first_us is not None for batch in batches)
-        whole = tuple(
-            (b, (0, b.rows)) for b in batches if b.rows and (b.first_us is not None or not timed)
-        )
-        return [WindowInput(ALL, whole), undated]
-    dated = [batch for batch in batches if batch.first_us is not None]
-    if start is not None and end is not None:
-        due = set(grid.due(start, now=now, lag=config.window.lag))
-        windows = [window for window in grid.covering(start, end) if window in due]
-    else:
-        firsts = [
-            _EPOCH + timedelta(microseconds=b.first_us) for b in dated if b.first_us is not None
-        ]
-        folders = (folder_of(config, batch) for batch in batches if batch.unreadable)
-        firsts += [folder[0] for folder in folders if folder is not None]
-        known = (parse_window(name) for name in committed)
-        firsts += [window.start for window in known if isinstance(window, TimeWindow)]
-        first = config.window.start or min(firsts, default=None)
-        if first is None:
-            return [undated]
-        windows = list(grid.due(first, now=now, lag=config.window.lag))
-    by_window: dict[TimeWindow, list[tuple[Batch, tuple[int, int]]]] = {w: [] for w in windows}
-    for batch in dated:
-        for window in _windows_of(batch, grid):
-            if window in by_window:
-                rows = batch.rows_between(microseconds(window.start), microseconds(window.end))
-                if rows[1] > rows[0]:
-                    by_window[window].append((batch, rows))
-    inputs = [WindowInput(window, tuple(found)) for window, found in by_window.items()]
-    # A run over chosen windows may not have listed every batch: it leaves `undated` alone.
-    return inputs if start is not None else [*inputs, undated]
+    if not stale:
+        return {}
+    known = [(batch.path, batch.etag) for batch in unreadable]
+    names = pa.table({"number": pa.array(stale, pa.int64()), "window": list(stale.values())})
+    bad = pa.table(
+        {
+            "path": pa.array([path for path, _ in known], pa.string()),
+            "etag": pa.array([etag for _, etag in known], pa.string()),
+        }
+    )
+    for name, table in (("stale", names), ("states", states), ("unreadable", bad)):
+        con.register(name, table)
+    with engine_errors("comparing windows with their manifests"):
+        found = con.execute(statement("plan_differences")).fetchall()
+    return {number: Difference(*columns) for number, *columns in found}
 
 
-def folder_of(config: ExportConfig, batch: Batch) -> tuple[datetime, datetime] | None:
-    """Return the event times that a batch's date path allows, None when it allows any."""
-    template = config.source.date_path
-    return DatePath(template).parse(batch.path) if template is not None else None
-
-
-def _windows_of(batch: Batch, grid: Grid) -> Iterator[TimeWindow]:
-    if batch.first_us is None or batch.last_us is None:
-        return iter(())
-    first, last = (_EPOCH + timedelta(microseconds=us) for us in (batch.first_us, batch.last_us))
-    return grid.overlapping(first, last)
+def row_ranges(batches: Iterable[Batch], window: Window) -> Iterator[tuple[Batch, tuple[int, int]]]:
+    """Yield each batch with the rows that may hold events of the window."""
+    for batch in batches:
+        rows = (0, batch.rows)
+        if isinstance(window, TimeWindow):
+            rows = batch.rows_between(microseconds(window.start), microseconds(window.end))
+        yield batch, rows
 
 
 def cut_shards(

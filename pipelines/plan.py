@@ -1,29 +1,47 @@
 """What a run would do and why: windows, their inputs, and what is committed already."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Literal
 
-from pipelines.codecs import DEFAULT_LEVELS, codec_version
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.codecs import codec_version
 from pipelines.config import ExportConfig, meaning_digest
+from pipelines.engine import connect
 from pipelines.errors import ConfigError
-from pipelines.filters import compile_filters
-from pipelines.inputs import WindowInput, batch_range, cut_shards, folder_of, grid_of, list_inputs
-from pipelines.manifest import FORMAT_VERSION, Manifest, list_generations, read_manifest
-from pipelines.reshape import compile_rules
-from pipelines.scans import BatchRange, ShardWork, check_queries
-from pipelines.sources.batches import (
-    Batch,
-    list_batches,
-    open_source,
-    read_batches,
-    read_columns,
+from pipelines.inputs import (
+    Difference,
+    Inputs,
+    WindowInput,
+    batch_range,
+    cut_shards,
+    find_differences,
+    find_inputs,
+    grid_of,
+    number_of,
+    row_ranges,
 )
-from pipelines.sources.mapping import EventMapping, check_same_contract, resolve_mapping
-from pipelines.storage import Store, open_store
-from pipelines.windows import ALL, UNDATED, TimeWindow, Window, microseconds
+from pipelines.layout import DatePath
+from pipelines.manifest import FORMAT_VERSION
+from pipelines.meaning import window_meanings
+from pipelines.reshape import compile_rules
+from pipelines.scans import ShardWork, check_queries
+from pipelines.sources.batches import Batch, open_source
+from pipelines.sources.index import open_index
+from pipelines.sources.mapping import EventMapping
+from pipelines.states import Committed, load_states
+from pipelines.storage import open_store
+from pipelines.survey import survey_source
+from pipelines.windows import (
+    ALL,
+    UNDATED,
+    TimeWindow,
+    Window,
+    parse_window,
+)
 
 Status = Literal[
     "missing",
@@ -37,7 +55,7 @@ Status = Literal[
 ]
 TO_DO: tuple[Status, ...] = ("missing", "late batch", "changed batch", "changed config", "forced")
 SHARD_BYTES = 256 * 1024**2  # of compressed row groups: about 1 GB of JSON
-_MANIFEST_READERS = 16
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +64,21 @@ class WindowPlan:
 
     Attributes:
         detail: the batches or the problem behind the status, in words.
-        batches: the window's inputs by path.
-        shards: ranges of rows, cut from batch bytes and row groups alone.
+        input: how many batches, and their rows and bytes; `Plan.batches_of` names them.
+        config_digest: sha256 of what in the config changes this window's records.
+        input_digest: sha256 of all that decides the window's bytes.
         committed: the newest generation, None when there is none.
         unreadable: batches left out because they cannot be read (on_unreadable_batch: skip).
-        events: rows of the row groups to read, at least the window's events.
-        bytes: compressed bytes of those row groups.
+        lost_events: events of the newest generation whose batches are gone.
     """
 
     window: Window
     status: Status
     detail: str
-    batches: tuple[Batch, ...]
-    shards: tuple[tuple[BatchRange, ...], ...]
+    input: WindowInput
+    config_digest: str
     input_digest: str
-    committed: Manifest | None = None
+    committed: Committed | None = None
     unreadable: tuple[Batch, ...] = ()
     lost_events: int = 0
 
@@ -69,48 +87,55 @@ class WindowPlan:
         """The generation that a commit would write."""
         return self.committed.generation + 1 if self.committed else 1
 
-    @property
-    def events(self) -> int:
-        """Rows of the row groups to read, at least the window's events."""
-        return sum(entry.rows[1] - entry.rows[0] for shard in self.shards for entry in shard)
-
-    @property
-    def bytes(self) -> int:
-        """Compressed bytes of the row groups to read."""
-        return sum(entry.bytes for shard in self.shards for entry in shard)
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a run of one export would do at one moment.
 
     Attributes:
+        force, rebuild_from_remaining: as `plan_export` got them.
         mapping: None when the source has no readable batch.
         batches: how many were found.
-        rows: events in all of them.
         windows: in order of time, `undated` last.
         unreadable: batches that block windows.
     """
 
     config: ExportConfig
     now: datetime
+    force: bool = False
+    rebuild_from_remaining: bool = False
     mapping: EventMapping | None = None
-    config_digest: str = ""
     batches: int = 0
-    rows: int = 0
     windows: tuple[WindowPlan, ...] = ()
-    unreadable: tuple[Batch, ...] = field(default=())
+    unreadable: tuple[Batch, ...] = ()
+    inputs: Inputs = field(default_factory=Inputs, repr=False)
 
     @property
     def to_do(self) -> tuple[WindowPlan, ...]:
         """The windows that a run would write."""
         return tuple(window for window in self.windows if window.status in TO_DO)
 
+    @property
+    def rows(self) -> int:
+        """Events in all readable batches."""
+        return self.inputs.rows
+
+    @property
+    def events_at_most(self) -> int:
+        """A bound of the events that a run would read; a batch may feed several windows."""
+        return min(self.rows, sum(window.input.rows for window in self.to_do))
+
+    def batches_of(self, window: WindowPlan) -> tuple[Batch, ...]:
+        """Return the window's inputs by path."""
+        return self.inputs.batches_of(window.window)
+
     def shard_works(self, window: WindowPlan) -> list[ShardWork]:
-        """Return the work of each shard of a window."""
+        """Return the work of each shard of a window; cut from bytes and row groups alone."""
         if self.mapping is None:
             return []
         start, end = _bounds(self.config, window.window)
+        ranges = row_ranges(self.batches_of(window), window.window)
+        ordered = self.config.order_by is not None
         return [
             ShardWork(
                 config=self.config,
@@ -121,9 +146,9 @@ class Plan:
                 end=end,
                 digest=window.input_digest[:16],
                 shard=number,
-                ranges=ranges,
+                ranges=shard,
             )
-            for number, ranges in enumerate(window.shards)
+            for number, shard in enumerate(cut_shards(ranges, SHARD_BYTES, whole=ordered))
         ]
 
 
@@ -135,8 +160,9 @@ def plan_export(
     end: datetime | None = None,
     force: bool = False,
     rebuild_from_remaining: bool = False,
+    remember: bool = False,
 ) -> Plan:
-    """Find what a run at `now` would export and why; writes nothing.
+    """Find what a run at `now` would export and why.
 
     Args:
         config: the export.
@@ -145,6 +171,8 @@ def plan_export(
         end: the end of the last of them.
         force: plan windows that are up to date too.
         rebuild_from_remaining: plan windows too of which a batch is gone, and lose its events.
+        remember: add to the caches at the destination what had to be read; otherwise nothing is
+            written.
 
     Raises:
         ConfigError: the config does not fit the source.
@@ -152,60 +180,67 @@ def plan_export(
         StorageError: source or destination cannot be read.
     """
     check_places(config)
-    _check_range(config, start, end)
-    files = open_source(config.source)
-    found = list(list_batches(config.source, files, start, end))
-    if not found:
-        return Plan(config, now)
-    columns = read_columns(files, found)
-    if columns is None:
-        unreadable = tuple(
-            Batch(e.path, e.etag, e.size, unreadable="no readable Parquet footer") for e in found
+    span = _check_range(config, start, end)
+    store = open_store(config.destination.url, config.destination.storage_options)
+    plan = Plan(config, now, force, rebuild_from_remaining)
+    states = load_states(store, remember=remember)
+    with connect(memory_limit=config.memory_limit, threads=config.threads) as con:
+        survey = survey_source(
+            con,
+            config,
+            open_index(store),
+            span=span,
+            also=_paths_read(states, config, span),
+            remember=remember,
         )
-        return Plan(config, now, batches=len(found), unreadable=unreadable)
-    mapping = resolve_mapping(config.source, columns)
-    if config.window is not None and "requested_at" not in mapping.fields:
-        raise ConfigError("window: the source maps no field 'requested_at'")
-    compile_rules(config, mapping, now=now)
-    batches = []
-    for batch in read_batches(config.source, files, mapping, found):
-        if not batch.unreadable:
-            check_same_contract(mapping, columns, batch.columns, batch=batch.path)
-        batches.append(batch)
-    _check_queries(config, mapping, batches, now=now)
-    planner = _Planner(
-        config=config,
-        now=now,
-        mapping=mapping,
-        listed={batch.path: batch.etag for batch in batches},
-        config_digest=config_meaning(config, mapping, now=now),
-        store=open_store(config.destination.url, config.destination.storage_options),
-        force=force,
-        rebuild=rebuild_from_remaining,
-        unreadable=tuple(batch for batch in batches if batch.unreadable),
-    )
-    newest = list_generations(planner.store)
-    inputs = list_inputs(config, batches, now=now, start=start, end=end, committed=newest)
-    return Plan(
-        config=config,
-        now=now,
-        mapping=mapping,
-        config_digest=planner.config_digest,
-        batches=len(batches),
-        rows=sum(batch.rows for batch in batches),
-        windows=tuple(planner.plan(inputs, newest)),
-        unreadable=planner.unreadable,
-    )
+        plan = replace(plan, batches=survey.listed, unreadable=survey.unreadable)
+        if survey.mapping is None:
+            return plan
+        if config.window is not None and "requested_at" not in survey.mapping.fields:
+            raise ConfigError("window: the source maps no field 'requested_at'")
+        compile_rules(config, survey.mapping, now=now)
+        inputs = find_inputs(con, grid_of(config))
+        plan = replace(plan, mapping=survey.mapping, inputs=inputs)
+        planner = _Planner(
+            plan, _committed(states), window_meanings(config, survey.mapping, now=now)
+        )
+        windows = tuple(planner.due_windows(span))
+        stale = {number_of(inputs.grid, w): w.name for w in windows if planner.is_stale(w)}
+        differences = find_differences(con, stale, states, survey.unreadable)
+    plan = replace(plan, windows=tuple(planner.plan_window(w, differences) for w in windows))
+    _check_queries(plan)
+    return plan
 
 
-def _check_queries(
-    config: ExportConfig, mapping: EventMapping, batches: Sequence[Batch], *, now: datetime
-) -> None:
-    """Let the engine check the config's expressions against the first readable batch's columns."""
-    batch = next(batch for batch in batches if not batch.unreadable)
-    start, end = _bounds(config, ALL)
+def plan_again(plan: Plan, window: WindowPlan) -> tuple[Plan, WindowPlan]:
+    """Return the plan of one window made again, after a batch changed under the first one."""
+    start, end = None, None
+    if isinstance(window.window, TimeWindow):
+        start, end = window.window.start, window.window.end
+    again = plan_export(
+        plan.config,
+        now=plan.now,
+        start=start,
+        end=end,
+        force=plan.force,
+        rebuild_from_remaining=plan.rebuild_from_remaining,
+    )
+    found = next((w for w in again.windows if w.window == window.window), None)
+    return again, found or replace(window, status="up to date", detail="nothing is left of it")
+
+
+def _check_queries(plan: Plan) -> None:
+    """Let the engine check the config's expressions against a batch's columns, if one is read."""
+    fed = (window for window in plan.to_do if window.input.batches)
+    window = next(fed, None)
+    if window is None or plan.mapping is None:
+        return
+    batch = plan.inputs.batches_of(window.window, limit=1)[0]
+    start, end = _bounds(plan.config, ALL)
     nothing = batch_range(0, batch, (0, 0), 0)
-    check_queries(ShardWork(config, mapping, now, ALL, start, end, "", 0, (nothing,)))
+    check_queries(
+        ShardWork(plan.config, plan.mapping, plan.now, ALL, start, end, "", 0, (nothing,))
+    )
 
 
 def check_places(config: ExportConfig) -> None:
@@ -224,121 +259,139 @@ def check_places(config: ExportConfig) -> None:
         )
 
 
-def config_meaning(config: ExportConfig, mapping: EventMapping, *, now: datetime) -> str:
-    """Return the sha256 of all in a config that changes records or the ledger."""
-    chosen = {"where", "exclude_errors", "sample", "remove_duplicates", "order_by",
-              "partition_by", "extra_fields", "compression", "target_part_bytes"}  # fmt: skip
-    meaning: dict[str, Any] = config.model_dump(mode="json", include=chosen)
-    level = config.compression_level
-    meaning["compression_level"] = DEFAULT_LEVELS[config.compression] if level is None else level
-    meaning["mapping"] = mapping.meaning()
-    meaning["valid_times"] = [microseconds(instant) for instant in config.source.valid_times]
-    meaning["filters"] = [
-        [predicate.sql, {name: str(value) for name, value in predicate.params.items()}]
-        for predicate in compile_filters(config.filters, now=now)
-    ]
-    return meaning_digest(meaning)
-
-
 @dataclass(frozen=True, slots=True)
 class _Planner:
     """What is the same for every window of one plan."""
 
-    config: ExportConfig
-    now: datetime
-    mapping: EventMapping
-    listed: Mapping[str, str]  # ETags by path
-    config_digest: str
-    store: Store
-    force: bool
-    rebuild: bool
-    unreadable: tuple[Batch, ...]
+    found: Plan
+    committed: Mapping[str, Committed]
+    meaning: Callable[[Window], str]
+    digests: dict[Window, str] = field(default_factory=dict)
 
-    def plan(
-        self, inputs: Sequence[WindowInput], newest: Mapping[str, int]
-    ) -> Iterator[WindowPlan]:
-        """Yield the plan of every window; `newest` has the generation that each has committed."""
+    def due_windows(self, span: tuple[datetime, datetime] | None) -> Iterator[Window]:
+        """Yield the windows of a run: those of a span, or all that are due; `undated` last."""
+        config, now = self.found.config, self.found.now
+        grid = self.found.inputs.grid
+        if grid is None or config.window is None:
+            yield ALL
+        elif span is not None:
+            due = grid.last_due(now=now, lag=config.window.lag)
+            yield from (w for w in grid.covering(*span) if due is not None and w.end <= due.end)
+            # A run over chosen windows may not have listed every batch: it leaves undated alone.
+            return
+        elif (first := config.window.start or self._first_instant()) is not None:
+            yield from grid.due(first, now=now, lag=config.window.lag)
+        if self.found.inputs.of(UNDATED).batches or UNDATED.name in self.committed:
+            yield UNDATED
 
-        def committed(entry: WindowInput) -> Manifest | None:
-            generation = newest.get(entry.window.name)
-            return read_manifest(self.store, entry.window.name, generation) if generation else None
+    def is_stale(self, window: Window) -> bool:
+        """Whether a committed window would be written otherwise now."""
+        committed = self.committed.get(window.name)
+        return committed is not None and committed.input_digest != self._digest(window)
 
-        with ThreadPoolExecutor(_MANIFEST_READERS) as pool:
-            for entry, manifest in zip(inputs, pool.map(committed, inputs), strict=True):
-                if entry.batches or entry.window != UNDATED or manifest is not None:
-                    yield self._plan_window(entry, manifest)
-
-    def _plan_window(self, entry: WindowInput, committed: Manifest | None) -> WindowPlan:
-        batches = tuple(batch for batch, _ in entry.batches)
-        blocking = [b for b in self.unreadable if self._may_feed(b, entry.window)]
-        ordered = self.config.order_by is not None
-        status, detail, lost = self._status(entry, batches, committed)
-        strict = self.config.source.on_unreadable_batch == "fail"
+    def plan_window(self, window: Window, differences: Mapping[int, Difference]) -> WindowPlan:
+        """Return the plan of one window."""
+        committed = self.committed.get(window.name)
+        config = self.found.config
+        difference = differences.get(number_of(self.found.inputs.grid, window), Difference())
+        status, detail = self._status(window, committed, difference)
+        blocking = [batch for batch in self.found.unreadable if _may_feed(config, batch, window)]
+        strict = config.source.on_unreadable_batch == "fail"
         if blocking and strict and status != "source expired":
             status, detail = "blocked", f"{blocking[0].path}: {blocking[0].unreadable}"
         return WindowPlan(
-            window=entry.window,
+            window=window,
             status=status,
             detail=detail,
-            batches=batches,
-            shards=tuple(cut_shards(entry.batches, SHARD_BYTES, whole=ordered)),
-            input_digest=self._digest(entry.window, batches),
+            input=self.found.inputs.of(window),
+            config_digest=self.meaning(window),
+            input_digest=self._digest(window),
             committed=committed,
             unreadable=tuple(blocking),
-            lost_events=lost,
+            lost_events=difference.lost_events,
         )
 
     def _status(
-        self, entry: WindowInput, batches: Sequence[Batch], committed: Manifest | None
-    ) -> tuple[Status, str, int]:
-        """Status, the reason in words, and events that a rebuild would lose."""
+        self, window: Window, committed: Committed | None, found: Difference
+    ) -> tuple[Status, str]:
+        """Status, and the reason in words."""
         if committed is None:
-            return "missing", "no generation is committed", 0
-        was = {batch.path: batch for batch in committed.batches if not batch.unreadable}
-        late = [batch.path for batch in batches if batch.path not in was]
-        # Also those that no longer overlap the window, or can no longer be read.
-        changed = [
-            path for path, batch in was.items() if self.listed.get(path, batch.etag) != batch.etag
-        ]
-        gone = [batch for batch in was.values() if batch.path not in self.listed]
-        lost = sum(batch.ledger.read for batch in gone)
+            return "missing", "no generation is committed"
         status: Status = "up to date"
         detail = f"generation {committed.generation}"
-        if committed.config_digest != self.config_digest:
+        if committed.config_digest != self.meaning(window):
             status, detail = "changed config", "the config means something else now"
         elif committed.format_version != FORMAT_VERSION:
             status, detail = "changed config", "the package writes another format now"
-        elif changed:
-            status, detail = "changed batch", _named(changed)
-        elif late:
-            status, detail = "late batch", _named(late)
-        elif not gone and committed.input_digest != self._digest(entry.window, batches):
+        elif found.changed:
+            status, detail = "changed batch", _named(found.first_changed, found.changed)
+        elif found.late:
+            status, detail = "late batch", _named(found.first_late, found.late)
+        elif not found.gone and committed.input_digest != self._digest(window):
             status, detail = "changed config", "other inputs or another codec version"
-        elif self.force:
+        elif self.found.force:
             status, detail = "forced", f"generation {committed.generation} is up to date"
-        if status != "up to date" and gone and not self.rebuild:
-            paths = _named([batch.path for batch in gone])
-            return "source expired", f"{status}, but gone from the source: {paths}", lost
-        return status, detail, lost
+        if status != "up to date" and found.gone and not self.found.rebuild_from_remaining:
+            paths = _named(found.first_gone, found.gone)
+            return "source expired", f"{status}, but gone from the source: {paths}"
+        return status, detail
 
-    def _digest(self, window: Window, batches: Sequence[Batch]) -> str:
+    def _digest(self, window: Window) -> str:
         """sha256 of all that decides the window's bytes."""
-        inputs = {
-            "window": window.name,
-            "config": self.config_digest,
-            "format": FORMAT_VERSION,
-            "codec": codec_version(self.config.compression),
-            "shard_bytes": SHARD_BYTES,
-            "batches": [[batch.path, batch.etag, batch.size] for batch in batches],
-        }
-        return meaning_digest(inputs)
+        if window not in self.digests:
+            inputs = {
+                "window": window.name,
+                "config": self.meaning(window),
+                "format": FORMAT_VERSION,
+                "codec": codec_version(self.found.config.compression),
+                "shard_bytes": SHARD_BYTES,
+                "batches": self.found.inputs.of(window).digest,
+            }
+            self.digests[window] = meaning_digest(inputs)
+        return self.digests[window]
 
-    def _may_feed(self, batch: Batch, window: Window) -> bool:
-        """Whether a batch that cannot be read may hold events of a window, by its date path."""
-        folder = folder_of(self.config, batch)
-        if folder is None or not isinstance(window, TimeWindow):
-            return True
-        return folder[0] < window.end and window.start < folder[1]
+    def _first_instant(self) -> datetime | None:
+        """The first event time, start of a committed window, or of an unreadable batch's folder."""
+        first_us = self.found.inputs.first_us
+        firsts = [] if first_us is None else [_EPOCH + timedelta(microseconds=first_us)]
+        folders = (folder_of(self.found.config, batch) for batch in self.found.unreadable)
+        firsts += [folder[0] for folder in folders if folder is not None]
+        # Committed windows stay in even where the batch that held their events holds them no more.
+        known = (parse_window(name) for name in self.committed)
+        firsts += [window.start for window in known if isinstance(window, TimeWindow)]
+        return min(firsts, default=None)
+
+
+def folder_of(config: ExportConfig, batch: Batch) -> tuple[datetime, datetime] | None:
+    """Return the event times that a batch's date path allows, None when it allows any."""
+    template = config.source.date_path
+    return DatePath(template).parse(batch.path) if template is not None else None
+
+
+def _may_feed(config: ExportConfig, batch: Batch, window: Window) -> bool:
+    """Whether a batch that cannot be read may hold events of a window, by its date path."""
+    folder = folder_of(config, batch)
+    if folder is None or not isinstance(window, TimeWindow):
+        return True
+    return folder[0] < window.end and window.start < folder[1]
+
+
+def _committed(states: pa.Table) -> dict[str, Committed]:
+    columns = [name for name in states.column_names if name != "batches"]
+    rows = zip(*(states.column(name).to_pylist() for name in columns), strict=True)
+    return {row[0]: Committed(**dict(zip(columns, row, strict=True))) for row in rows}
+
+
+def _paths_read(
+    states: pa.Table, config: ExportConfig, span: tuple[datetime, datetime] | None
+) -> Iterable[str]:
+    """Paths of the batches that the newest generations of a span's windows read."""
+    grid = grid_of(config)
+    if span is None or grid is None:
+        return ()
+    names = pa.array([window.name for window in grid.covering(*span)], pa.string())
+    chosen = states.filter(pc.is_in(states.column("window"), value_set=names))
+    return {batch["path"] for found in chosen.column("batches").to_pylist() for batch in found}
 
 
 def _bounds(config: ExportConfig, window: Window) -> tuple[datetime, datetime]:
@@ -349,17 +402,20 @@ def _bounds(config: ExportConfig, window: Window) -> tuple[datetime, datetime]:
     return low.replace(tzinfo=None), high.replace(tzinfo=None)
 
 
-def _check_range(config: ExportConfig, start: datetime | None, end: datetime | None) -> None:
+def _check_range(
+    config: ExportConfig, start: datetime | None, end: datetime | None
+) -> tuple[datetime, datetime] | None:
+    """The range that was chosen, which lies on the grid; None when there is none."""
     if (start is None) != (end is None):
         raise ConfigError("start and end go together: give both or neither")
-    if start is not None and config.window is None:
+    if start is None or end is None:
+        return None
+    grid = grid_of(config)
+    if grid is None:
         raise ConfigError("start and end choose windows, and this config has no `window`")
-    if config.window is not None and start is not None and end is not None:
-        grid = grid_of(config)
-        if grid is not None:
-            grid.covering(start, end)
+    grid.covering(start, end)
+    return start, end
 
 
-def _named(paths: Sequence[str]) -> str:
-    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-    return f"{paths[0]}{more}"
+def _named(first: str, count: int) -> str:
+    return f"{first} and {count - 1} more" if count > 1 else first

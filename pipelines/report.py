@@ -78,18 +78,19 @@ def describe_plan(plan: Plan) -> Iterator[str]:
     for window in islice(shown, _SHOWN_WINDOWS):
         lost = f"; a rebuild loses {window.lost_events:,} events" if window.lost_events else ""
         yield (
-            f"{window.window.name:<33}  {window.status:<14}  {len(window.batches):>5} batches  "
-            f"up to {window.events:>9,} events  {size(window.bytes):>8}  {window.detail}{lost}"
+            f"{window.window.name:<33}  {window.status:<14}  {window.input.batches:>5} batches  "
+            f"up to {window.input.rows:>9,} events  {size(window.input.bytes):>8}  "
+            f"{window.detail}{lost}"
         )
     if len(shown) > _SHOWN_WINDOWS:
         yield f"… and {len(shown) - _SHOWN_WINDOWS} more windows (all of them with --json)"
     parts = sum(
-        max(1, -(-window.bytes * 4 // plan.config.target_part_bytes))
+        max(1, -(-window.input.bytes * 4 // plan.config.target_part_bytes))
         for window in todo
-        if window.window != UNDATED and window.bytes
+        if window.window != UNDATED and window.input.bytes
     )
     yield (
-        f"{len(todo)} windows to write from {size(sum(w.bytes for w in todo))} of batches, "
+        f"{len(todo)} windows to write from {size(sum(w.input.bytes for w in todo))} of batches, "
         f"{parts} or more parts; {len(same)} up to date. Nothing was written."
     )
 
@@ -122,10 +123,9 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
                 "status": window.status,
                 "detail": window.detail,
                 "generation": window.generation,
-                "batches": [batch.path for batch in window.batches],
-                "events_at_most": window.events,
-                "bytes": window.bytes,
-                "shards": len(window.shards),
+                "batches": window.input.batches,
+                "events_at_most": window.input.rows,
+                "bytes": window.input.bytes,
                 "lost_events": window.lost_events,
             }
             for window in plan.windows

@@ -74,6 +74,10 @@ class Store:
         """
         return self._place.list_objects(prefix, suffix)
 
+    def list_wide(self, prefixes: Sequence[str]) -> Iterator[StoredObject]:
+        """Yield what is below each prefix, in code point order, with listings side by side."""
+        return self._place.list_wide(sorted(prefixes))
+
     def stat(self, path: str) -> StoredObject | None:
         """Return the object as it is now, or None when there is none."""
         return self._place.stat(path)

@@ -5,7 +5,8 @@ from typing import Any
 
 from pipelines.config import ExportConfig
 from pipelines.manifest import Ledger, Manifest, add_ledgers
-from pipelines.plan import Plan, Status, WindowPlan
+from pipelines.plan import Plan, WindowPlan
+from pipelines.states import describe_manifest
 from pipelines.storage import Store, open_store
 
 
@@ -86,11 +87,12 @@ class ExportSummary:
 
 def summarise(plan: Plan, window: WindowPlan) -> WindowSummary:
     """Return the summary of a window as it is committed now, without writing it."""
+    name, status, detail = window.window.name, window.status, window.detail
     if window.committed is None:
-        return WindowSummary(window.window.name, window.status, window.detail)
-    return summarise_manifest(
-        open_destination(plan.config), window.committed, window.status, window.detail
-    )
+        return WindowSummary(name, status, detail)
+    store = open_destination(plan.config)
+    generation, found = window.committed.generation, window.committed.describe()
+    return WindowSummary(name, status, detail, generation, **_committed(store, found))
 
 
 def open_destination(config: ExportConfig) -> Store:
@@ -98,20 +100,20 @@ def open_destination(config: ExportConfig) -> Store:
     return open_store(config.destination.url, config.destination.storage_options)
 
 
-def summarise_manifest(
-    store: Store, manifest: Manifest, status: Status | str, detail: str
-) -> WindowSummary:
+def summarise_manifest(store: Store, manifest: Manifest, status: str, detail: str) -> WindowSummary:
     """Return the summary of a window from the manifest that commits it."""
-    return WindowSummary(
-        window=manifest.window,
-        status=status,
-        detail=detail,
-        generation=manifest.generation,
-        ledger=manifest.ledger,
-        bytes=sum(part.bytes for part in manifest.parts),
-        raw_bytes=sum(part.raw_bytes for part in manifest.parts),
-        partitions=len({part.partition for part in manifest.parts}),
-        data_files=tuple(store.absolute_url(part.path) for part in manifest.parts),
-        manifest=store.absolute_url(manifest.path),
-        rejects=tuple(store.absolute_url(part.path) for part in manifest.rejects),
-    )
+    found = _committed(store, describe_manifest(manifest))
+    return WindowSummary(manifest.window, status, detail, manifest.generation, **found)
+
+
+def _committed(store: Store, found: dict[str, Any]) -> dict[str, Any]:
+    """What a summary says of a generation, from what `describe_manifest` said."""
+    return {
+        "ledger": Ledger(**found["ledger"]),
+        "bytes": found["bytes"],
+        "raw_bytes": found["raw_bytes"],
+        "partitions": found["partitions"],
+        "data_files": tuple(f"{store.url}/{path}" for path in found["parts"]),
+        "manifest": f"{store.url}/{found['manifest']}",
+        "rejects": tuple(f"{store.url}/{path}" for path in found["rejects"]),
+    }

@@ -89,7 +89,7 @@ def check_export(config: ExportConfig, *, now: datetime) -> Iterator[Finding]:
     Raises:
         PipelineError: something is wrong; what was yielded before is right.
     """
-    plan = plan_export(config, now=now)
+    plan = plan_export(config, now=now, force=True)
     if plan.mapping is None:
         yield Finding("source", ok=False, seen=f"{config.source.url} holds no readable batch")
     else:

@@ -63,8 +63,8 @@ def test_plan_writes_nothing(site):
     plan = plan_export(daily(site), now=AFTER)
 
     assert [w.status for w in plan.windows] == ["missing", "missing"]
-    assert (plan.windows[0].events, plan.windows[1].events) == (1, 0)
-    assert plan.windows[0].bytes > 0
+    assert (plan.windows[0].input.rows, plan.windows[1].input.rows) == (1, 0)
+    assert plan.windows[0].input.bytes > 0
     assert site.paths() == []
 
 
@@ -259,7 +259,9 @@ def test_range_lists_only_the_date_folders_of_its_windows(site):
     plan = plan_export(config, now=AFTER, start=start, end=start + DAY)
 
     assert plan.batches == 1
-    assert [batch.path for batch in plan.windows[0].batches] == ["date=2024-06-02/a.parquet"]
+    assert [batch.path for batch in plan.batches_of(plan.windows[0])] == [
+        "date=2024-06-02/a.parquet"
+    ]
 
 
 def test_empty_window_is_committed_without_parts(site):
@@ -346,7 +348,7 @@ def test_bad_time_never_makes_its_batch_overlap_other_windows(site):
 
     plan = plan_export(daily(site), now=AFTER)
 
-    found = {w.window.name: [batch.path for batch in w.batches] for w in plan.windows}
+    found = {w.window.name: [batch.path for batch in plan.batches_of(w)] for w in plan.windows}
     assert found == {DAY_1: ["a.parquet"], DAY_2: ["b.parquet"], "undated": ["a.parquet"]}
 
 
@@ -440,7 +442,7 @@ def test_only_row_groups_of_the_window_are_read(file_site):
 
     plan = plan_export(daily(file_site), now=AFTER + DAY)
 
-    assert [w.events for w in plan.windows] == [10, 10, 10]
+    assert [w.input.rows for w in plan.windows] == [10, 10, 10]
 
 
 def test_source_without_batches_plans_no_windows(site):

@@ -106,21 +106,18 @@ def list_batches(
     prefixes: Iterable[str] = (files.prefix,)
     if source.date_path is not None and start is not None and end is not None:
         prefixes = DatePath(source.date_path).prefixes(start, end)
-    for prefix in prefixes:
-        for found in files.store.list_objects(prefix):
-            if files.pattern.fullmatch(found.path) and not _HIDDEN.search(found.path):
-                yield found
+    for found in files.store.list_wide(list(prefixes)):
+        if files.pattern.fullmatch(found.path) and not _HIDDEN.search(found.path):
+            yield found
 
 
-def read_columns(files: SourceFiles, found: Iterable[StoredObject]) -> Columns | None:
-    """Return the columns of the first readable batch, None when none is readable."""
-    for entry in found:
-        try:
-            metadata = read_footer(files.store, entry.path, etag=entry.etag, size=entry.size)
-        except _UNREADABLE:
-            continue
-        return columns_of(metadata.schema.to_arrow_schema())
-    return None
+def read_columns(files: SourceFiles, entry: StoredObject) -> Columns | None:
+    """Return the columns of a batch, None when it is not readable."""
+    try:
+        metadata = read_footer(files.store, entry.path, etag=entry.etag, size=entry.size)
+    except _UNREADABLE:
+        return None
+    return columns_of(metadata.schema.to_arrow_schema())
 
 
 def read_batches(
@@ -133,6 +130,7 @@ def read_batches(
 
     Raises:
         ContractError: a batch lacks a needed column, or holds another type there.
+        BatchChangedError: a batch is not the one that was listed.
     """
     low, high = (microseconds(instant) for instant in source.valid_times)
     timed = "requested_at" in mapping.fields
@@ -151,9 +149,9 @@ def read_batches(
             columns=columns,
             row_groups=tuple(RowGroup(group.num_rows, _bytes_of(group)) for group in groups),
         )
+        sql = event_sql(mapping, columns, batch=batch.path)
         if not timed or not batch.rows:
             return batch, True
-        sql = event_sql(mapping, columns, batch=batch.path)
         known = _with_footer_times(batch, metadata, sql.time_column, low, high)
         return (batch, False) if known is None else (known, True)
 

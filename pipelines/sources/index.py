@@ -1,0 +1,105 @@
+"""The batch index: what footers say of every batch, kept so that none is read twice."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.config import Source
+from pipelines.segments import SegmentCache
+from pipelines.sources.batches import Batch, RowGroup
+from pipelines.sources.mapping import Columns, EventMapping
+from pipelines.storage import Store
+from pipelines.windows import microseconds
+
+FOLDER = "_meta/batches"
+_VERSION = 1  # changes when the same footer would give another row
+_GROUP = pa.struct(
+    {"rows": pa.int64(), "bytes": pa.int64(), "first_us": pa.int64(), "last_us": pa.int64()}
+)
+SCHEMA = pa.schema(
+    {
+        "time_key": pa.string(),
+        "path": pa.string(),
+        "etag": pa.string(),
+        "size": pa.int64(),
+        "rows": pa.int64(),
+        "columns": pa.string(),
+        "groups": pa.list_(_GROUP),
+        "first_us": pa.int64(),
+        "last_us": pa.int64(),
+        "undated": pa.int64(),
+    },
+    metadata={"version": str(_VERSION)},
+)
+
+
+def open_index(store: Store) -> SegmentCache:
+    """Return the batch index of a destination."""
+    return SegmentCache(store, FOLDER, SCHEMA)
+
+
+def time_key(mapping: EventMapping, source: Source) -> str:
+    """Return a digest of all that decides a batch's event times, besides the batch."""
+    field = mapping.fields.get("requested_at")
+    meaning = {
+        "version": _VERSION,
+        "requested_at": None if field is None else field.model_dump(),
+        "valid_times": [microseconds(instant) for instant in source.valid_times],
+    }
+    return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def index_rows(batches: Iterable[Batch], key: str) -> pa.Table:
+    """Return the index's rows of readable batches."""
+    return pa.Table.from_pylist(
+        [
+            {
+                "time_key": key,
+                "path": batch.path,
+                "etag": batch.etag,
+                "size": batch.size,
+                "rows": batch.rows,
+                "columns": json.dumps(batch.columns.families),
+                "groups": [
+                    {
+                        "rows": group.rows,
+                        "bytes": group.bytes,
+                        "first_us": group.first_us,
+                        "last_us": group.last_us,
+                    }
+                    for group in batch.row_groups
+                ],
+                "first_us": batch.first_us,
+                "last_us": batch.last_us,
+                "undated": batch.undated,
+            }
+            for batch in batches
+        ],
+        schema=SCHEMA,
+    )
+
+
+def batch_of(row: Mapping[str, Any]) -> Batch:
+    """Return the batch that a row of the index describes."""
+    return Batch(
+        path=row["path"],
+        etag=row["etag"],
+        size=row["size"],
+        rows=row["rows"],
+        columns=parse_columns(row["columns"]),
+        row_groups=tuple(
+            RowGroup(group["rows"], group["bytes"], group["first_us"], group["last_us"])
+            for group in row["groups"]
+        ),
+        first_us=row["first_us"],
+        last_us=row["last_us"],
+        undated=row["undated"],
+    )
+
+
+def parse_columns(text: str) -> Columns:
+    """Return the columns that a row's text stands for."""
+    return Columns(tuple((name, family) for name, family in json.loads(text)))

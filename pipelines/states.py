@@ -1,0 +1,146 @@
+"""What is committed, window by window, without reading every manifest at every run."""
+
+import json
+import logging
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.errors import StorageError
+from pipelines.manifest import Manifest, list_generations, read_manifest
+from pipelines.segments import SegmentCache
+from pipelines.storage import Store
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "_meta/windows"
+_READERS = 16
+_WINDOWS_AT_ONCE = 500
+_BATCH = pa.struct({"path": pa.string(), "etag": pa.string(), "read": pa.int64()})
+SCHEMA = pa.schema(
+    {
+        "window": pa.string(),
+        "generation": pa.int64(),
+        "config_digest": pa.string(),
+        "input_digest": pa.string(),
+        "format_version": pa.int64(),
+        "batches": pa.list_(_BATCH),
+        "summary": pa.string(),
+    },
+    metadata={"version": "1"},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The newest generation of one window, as far as planning and reporting need it.
+
+    Attributes:
+        summary: ledger, sizes and paths as JSON text, which `describe` reads.
+    """
+
+    window: str
+    generation: int
+    config_digest: str
+    input_digest: str
+    format_version: int
+    summary: str
+
+    def describe(self) -> dict[str, Any]:
+        """Return ledger, bytes, raw_bytes, partitions, parts and rejects (relative paths)."""
+        found: dict[str, Any] = json.loads(self.summary)
+        return found
+
+
+def open_states(store: Store) -> SegmentCache:
+    """Return the cache of window states of a destination."""
+    return SegmentCache(store, FOLDER, SCHEMA)
+
+
+def state_rows(manifests: Iterable[Manifest]) -> pa.Table:
+    """Return the cache's rows of manifests."""
+    return pa.Table.from_pylist([_state_row(manifest) for manifest in manifests], schema=SCHEMA)
+
+
+def load_states(store: Store, *, remember: bool) -> pa.Table:
+    """Return one row for the newest generation of each window; read only unknown manifests.
+
+    Args:
+        store: the destination.
+        remember: add what had to be read to the cache.
+    """
+    newest = list_generations(store)
+    if not newest:
+        return SCHEMA.empty_table()
+    cache = open_states(store)
+    segments = cache.load()
+    known = cache.union(segments)
+    rows: dict[str, int] = {}
+    windows, generations = known.column("window").to_pylist(), known.column("generation")
+    for row, (window, generation) in enumerate(zip(windows, generations.to_pylist(), strict=True)):
+        if newest.get(window) == generation:
+            rows[window] = row
+    unknown = sorted(newest.keys() - rows.keys())
+    with ThreadPoolExecutor(_READERS) as pool:
+        read = pool.map(lambda window: read_manifest(store, window, newest[window]), unknown)
+        missing = state_rows(read)
+    if remember:
+        cache.add(missing)
+        cache.merge(segments)
+    return pa.concat_tables([known.take(pa.array(sorted(rows.values()), pa.int64())), missing])
+
+
+class StateLog:
+    """Adds windows to the cache as they are committed, many in one segment."""
+
+    def __init__(self, store: Store) -> None:
+        """Write nothing yet."""
+        self._cache = open_states(store)
+        self._rows: list[pa.Table] = []
+
+    def add(self, manifest: Manifest) -> None:
+        """Take note of a commit."""
+        self._rows.append(state_rows([manifest]))
+        if len(self._rows) >= _WINDOWS_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was noted; a cache that cannot be written is no reason to fail."""
+        rows, self._rows = self._rows, []
+        try:
+            if rows:
+                self._cache.add(pa.concat_tables(rows))
+        except StorageError as exc:
+            logger.warning("the next run reads %d manifests again: %s", len(rows), exc)
+
+
+def _state_row(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "window": manifest.window,
+        "generation": manifest.generation,
+        "config_digest": manifest.config_digest,
+        "input_digest": manifest.input_digest,
+        "format_version": manifest.format_version,
+        "batches": [
+            {"path": batch.path, "etag": batch.etag, "read": batch.ledger.read}
+            for batch in manifest.batches
+            if not batch.unreadable
+        ],
+        "summary": json.dumps(describe_manifest(manifest), ensure_ascii=False),
+    }
+
+
+def describe_manifest(manifest: Manifest) -> dict[str, Any]:
+    """Return what `Committed.describe` does, from the manifest itself."""
+    return {
+        "ledger": asdict(manifest.ledger),
+        "bytes": sum(part.bytes for part in manifest.parts),
+        "raw_bytes": sum(part.raw_bytes for part in manifest.parts),
+        "partitions": len({part.partition for part in manifest.parts}),
+        "parts": [part.path for part in manifest.parts],
+        "rejects": [part.path for part in manifest.rejects],
+        "manifest": manifest.path,
+    }
