@@ -78,9 +78,13 @@ class SegmentCache:
         try:
             data = self.store.read_bytes(found.path)
             table = pq.read_table(pa.BufferReader(data))
+            if table.schema.names != self.schema.names or not _same_version(table, self.schema):
+                return None  # of another version of this package
+            return Segment(found.path, found.size, table.cast(self.schema))
         except (StorageError, pa.ArrowException, OSError) as exc:
-            logger.info("passing over %s: %s", self.store.absolute_url(found.path), exc)
+            logger.warning("passing over %s: %s", self.store.absolute_url(found.path), exc)
             return None
-        if not table.schema.equals(self.schema, check_metadata=True):
-            return None  # of another version of this package
-        return Segment(found.path, found.size, table)
+
+
+def _same_version(table: pa.Table, schema: pa.Schema) -> bool:
+    return (table.schema.metadata or {}).get(b"version") == schema.metadata[b"version"]

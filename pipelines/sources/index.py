@@ -1,5 +1,6 @@
 """The batch index: what footers say of every batch, kept so that none is read twice."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -62,7 +63,7 @@ def index_rows(batches: Iterable[Batch], key: str) -> pa.Table:
                 "etag": batch.etag,
                 "size": batch.size,
                 "rows": batch.rows,
-                "columns": json.dumps(batch.columns.families),
+                "columns": _columns_text(batch.columns),
                 "groups": [
                     {
                         "rows": group.rows,
@@ -100,6 +101,12 @@ def batch_of(row: Mapping[str, Any]) -> Batch:
     )
 
 
+@functools.lru_cache
+def _columns_text(columns: Columns) -> str:
+    return json.dumps(columns.families)
+
+
+@functools.lru_cache
 def parse_columns(text: str) -> Columns:
     """Return the columns that a row's text stands for."""
     return Columns(tuple((name, family) for name, family in json.loads(text)))
