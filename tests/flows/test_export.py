@@ -45,11 +45,11 @@ def fail_with(flows_export, monkeypatch, error, *, window=WINDOWS[0], times=99):
     """Let the library's first calls for one window fail; return the names of all calls."""
     calls = []
 
-    def failing(plan, planned):
+    def failing(plan, planned, **options):
         calls.append(planned.window.name)
         if planned.window.name == window and calls.count(window) <= times:
             raise error
-        return library(plan, planned)
+        return library(plan, planned, **options)
 
     library = flows_export.export_window
     monkeypatch.setattr(flows_export, "export_window", failing)
@@ -115,14 +115,14 @@ def test_parameters_reach_the_plan(flows_export, daily, monkeypatch):
         seen.update(options)
         return library(config, **options)
 
-    library = flows_export.plan_export
-    monkeypatch.setattr(flows_export, "plan_export", planning)
+    library = flows_export.plan_run
+    monkeypatch.setattr(flows_export, "plan_run", planning)
 
     run(flows_export, daily, force=True, start="2024-06-01")
 
     assert (datetime.now(UTC) - seen.pop("now")).total_seconds() < 60
     days = {"start": datetime(2024, 6, 1, tzinfo=UTC), "end": datetime(2024, 6, 3, tzinfo=UTC)}
-    assert seen == {**days, "force": True}
+    assert seen == {**days, "force": True, "rebuild_from_remaining": False}
 
 
 @pytest.mark.usefixtures("fast_retries")
@@ -200,7 +200,8 @@ def test_a_source_without_batches_completes_with_a_sentence(flows_export, file_s
 def test_the_form_of_parameters_takes_a_path_or_a_config(flows_export):
     schema = flows_export.export_request_logs.parameters
 
-    assert list(schema.properties) == ["config", "start", "end", "force"]
+    names = ["config", "start", "end", "force", "rebuild_from_remaining"]
+    assert list(schema.properties) == names
     assert schema.required == ["config"]
     assert "ExportConfig" in schema.definitions
     assert {"format": "path", "type": "string"} in schema.properties["config"]["anyOf"]
