@@ -11,10 +11,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipelines.config import ExportConfig
+from pipelines.create_only import check_create_only
+from pipelines.deadline import Deadline
 from pipelines.errors import ConfigError, ContractError, PipelineError, QualityError
 from pipelines.executors import InlineExecutor
 from pipelines.inputs import grid_of
-from pipelines.layout import OWNER_PATH
+from pipelines.layout import OWNER_PATH, parse_part, parse_rejects
 from pipelines.manifest import (
     Ledger,
     Manifest,
@@ -24,7 +26,6 @@ from pipelines.manifest import (
     count_ledger,
     engine_versions,
     iso_instant,
-    read_manifest,
 )
 from pipelines.plan import TO_DO, Plan, WindowPlan, plan_export
 from pipelines.reshape import Rules, compile_rules
@@ -118,8 +119,12 @@ def claim_destination(config: ExportConfig, *, create: bool = True) -> None:
         create: write it when there is none.
 
     Raises:
-        ConfigError: the destination belongs to another export, source or grid.
+        ConfigError: the destination belongs to another export, source or grid, or writes over
+            objects and the config asks for strict commits.
     """
+    if create:
+        store = open_destination(config)
+        check_create_only(store, strict=config.destination.strict_commit)
     if not check_owner(config) and create:
         data = json.dumps(_owner(config), ensure_ascii=False, indent=1).encode() + b"\n"
         if not open_destination(config).create(OWNER_PATH, data):
@@ -176,23 +181,37 @@ def export_window(
     if plan.mapping is None:
         raise ConfigError("a plan without batches has no windows to write")
     logger.info("window %s: %s (%s)", window.window.name, window.status, window.detail)
+    deadline = Deadline(window.window.name, plan.config.destination.grace)
     undated = window.window == UNDATED
     rules = compile_rules(plan.config, plan.mapping, now=plan.now, undated=undated)
-    works = plan.shard_works(window)
+    works = [_with_committed(work, window.committed) for work in plan.shard_works(window)]
     if not undated:
         works = _with_losers(plan, rules, works, executor or InlineExecutor())
-    results = list(_run(works, executor, progress))
+    results = list(_run(works, executor, progress, deadline))
     manifest = _manifest(plan, window, rules, results)
     _check_rejects(plan, window, rules, manifest, results)
     partitions = {part.partition for part in manifest.parts}
     if len(partitions) > plan.config.max_partitions:
         raise too_many_partitions(rules.partition_keys, plan.config.max_partitions)
     store = open_destination(plan.config)
-    if not commit(store, manifest):
-        logger.info("window %s: another run committed it", window.window.name)
-        rival = read_manifest(store, manifest.window, manifest.generation)
-        return summarise_manifest(store, rival, "committed by another run", window.status)
+    committed = commit(store, manifest, deadline=deadline)
+    if committed.run_id != manifest.run_id:
+        detail = f"already committed by run {committed.run_id} at {committed.committed_at}"
+        if committed.input_digest != manifest.input_digest:
+            detail += ", from other inputs; the next run compares them again"
+        logger.info("window %s: %s", committed.window, detail)
+        return summarise_manifest(store, committed, "committed by another run", detail)
     return summarise_manifest(store, manifest, "committed", window.status)
+
+
+def _with_committed(work: ShardWork, committed: Manifest | None) -> ShardWork:
+    """The work with the paths of its shard that the newest generation of the window names."""
+    if committed is None or committed.input_digest[: len(work.digest)] != work.digest:
+        return work
+    named = (part.path for part in (*committed.parts, *committed.rejects))
+    parsed = ((path, parse_part(path) or parse_rejects(path)) for path in named)
+    own = tuple(path for path, name in parsed if name is not None and name.shard == work.shard)
+    return replace(work, committed=own)
 
 
 def _with_losers(
@@ -236,17 +255,22 @@ def _narrowed(work: ShardWork, losers: list[tuple[int, int, int]]) -> ShardWork:
 
 
 def _run(
-    works: list[ShardWork], executor: Executor | None, progress: Progress | None
+    works: list[ShardWork],
+    executor: Executor | None,
+    progress: Progress | None,
+    deadline: Deadline,
 ) -> Iterator[ShardResult]:
     """Results of the shards in order; the first error is raised."""
     if executor is None:
         for work in works:
             yield run_shard(work, progress)
+            deadline.check()
         return
     futures = [executor.submit(run_shard, work) for work in works]
     try:
         for future in futures:
             yield future.result()
+            deadline.check()
     finally:
         for future in futures:
             future.cancel()
