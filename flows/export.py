@@ -26,6 +26,7 @@ from prefect.tasks import exponential_backoff
 from pipelines.config import ExportConfig, Instant, load_config
 from pipelines.errors import ConfigError, ContractError, PipelineError
 from pipelines.export import claim_destination, export_window
+from pipelines.garbage import clean_up
 from pipelines.plan import Plan, WindowPlan, plan_export
 from pipelines.summary import ExportSummary, WindowSummary, summarise
 
@@ -172,6 +173,7 @@ def export_request_logs(
         found |= group.summarise(error)
     windows = (found.get(w.window.name) or summarise(plan, w) for w in plan.windows)
     summary = ExportSummary(export.name, export.destination.url, plan.batches, tuple(windows))
+    clean_up(export, [window.window for window in summary.written])
     # A flow may return its final state; who calls the flow gets the data in it, or the error.
     return cast("dict[str, Any]", _final_state(summary))
 

@@ -1,8 +1,8 @@
 """How long the export of a window may take, so that garbage collection never meets its parts."""
 
-import time
 from dataclasses import dataclass, field
 from datetime import timedelta
+from time import monotonic
 
 from pipelines.errors import QualityError
 
@@ -21,11 +21,11 @@ class Deadline:
 
     window: str
     grace: timedelta
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=monotonic)
 
     def check(self) -> None:
         """Raise a QualityError when the export has taken too long to be committed."""
-        seconds = time.monotonic() - self.started
+        seconds = monotonic() - self.started
         if seconds * 2 > self.grace.total_seconds():
             taken = timedelta(seconds=round(seconds))
             raise QualityError(

@@ -1,4 +1,4 @@
-"""Plan, run the shards of each window, commit: the one place that composes them."""
+"""Plan, run the shards of each window, commit, clean up: the one place that composes them."""
 
 import json
 import logging
@@ -15,6 +15,7 @@ from pipelines.create_only import check_create_only
 from pipelines.deadline import Deadline
 from pipelines.errors import ConfigError, ContractError, PipelineError, QualityError
 from pipelines.executors import InlineExecutor
+from pipelines.garbage import clean_up
 from pipelines.inputs import grid_of
 from pipelines.layout import OWNER_PATH, parse_part, parse_rejects
 from pipelines.manifest import (
@@ -108,6 +109,7 @@ def run_export(
         except PipelineError as exc:
             summary = replace(summarise(plan, window), status="failed", error=str(exc))
         summaries.append(summary)
+    clean_up(config, [summary.window for summary in summaries if summary.status == "committed"])
     return ExportSummary(config.name, config.destination.url, plan.batches, tuple(summaries))
 
 
