@@ -26,6 +26,7 @@ from prefect.tasks import exponential_backoff
 from pipelines.config import ExportConfig, Instant, load_config
 from pipelines.errors import ConfigError, ContractError, PipelineError
 from pipelines.export import export_window, plan_run
+from pipelines.garbage import clean_up
 from pipelines.plan import Plan, WindowPlan
 from pipelines.states import StateLog
 from pipelines.summary import ExportSummary, WindowSummary, open_destination, summarise
@@ -178,6 +179,7 @@ def export_request_logs(
     log.flush()
     windows = (found.get(w.window.name) or summarise(plan, w) for w in plan.windows)
     summary = ExportSummary(export.name, export.destination.url, plan.batches, tuple(windows))
+    clean_up(export, [window.window for window in summary.written])
     # A flow may return its final state; who calls the flow gets the data in it, or the error.
     return cast("dict[str, Any]", _final_state(summary))
 

@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -72,6 +72,12 @@ def export(
     require_data: Annotated[
         bool, typer.Option("--require-data", help="Fail when the source holds no batch.")
     ] = False,
+    strict_commit: Annotated[
+        bool,
+        typer.Option(
+            "--strict-commit", help="Refuse a store that writes over objects (no If-None-Match)."
+        ),
+    ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -80,7 +86,7 @@ def export(
         from pipelines.export import run_export
         from pipelines.report import describe_run
 
-        chosen = _load(config, to=to, where=where)
+        chosen = _load(config, to=to, where=where, strict_commit=strict_commit)
         with _progress() as (on_plan, progress):
             summary = run_export(
                 chosen,
@@ -214,6 +220,35 @@ def verify(
 
 
 @app.command()
+def gc(
+    config: ConfigPath,
+    to: To = None,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Remove it; without, only say what would be removed.")
+    ] = False,
+    grace: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="Instead of destination.grace; shorter only while no run is under way.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Show what no kept generation names any more and dead runs left, or remove it."""
+    with _errors(debug=debug):
+        from pipelines.report import describe_garbage, garbage_as_dict
+        from pipelines.upkeep import sweep_export
+
+        found = sweep_export(_load(config, to=to), delete=delete, grace=_duration("--grace", grace))
+        if as_json:
+            _print_json(garbage_as_dict(found, deleted=delete))
+        else:
+            _print_lines(describe_garbage(found, deleted=delete))
+
+
+@app.command()
 def demo(
     to: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the export.")] = Path(
         "request-logs-demo"
@@ -240,14 +275,32 @@ def _exit(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _load(
-    path: Path, *, to: str | None = None, where: str | None = None, slice_only: bool = False
+    path: Path,
+    *,
+    to: str | None = None,
+    where: str | None = None,
+    slice_only: bool = False,
+    strict_commit: bool = False,
 ) -> "ExportConfig":
     from pipelines.config import load_config, with_overrides
     from pipelines.errors import ConfigError
 
     if where is not None and to is None and not slice_only:
         raise ConfigError("--where needs --to: a slice never replaces the full export")
-    return with_overrides(load_config(path), to=to, where=where, base=Path.cwd())
+    loaded = load_config(path)
+    return with_overrides(loaded, to=to, where=where, base=Path.cwd(), strict_commit=strict_commit)
+
+
+def _duration(option: str, text: str | None) -> timedelta | None:
+    from pipelines.errors import ConfigError
+    from pipelines.windows import parse_duration
+
+    if text is None:
+        return None
+    try:
+        return parse_duration(text)
+    except ValueError as exc:
+        raise ConfigError(f"{option}: {exc}") from exc
 
 
 def _instant(option: str, text: str | None) -> datetime | None:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipelines.documents import load_document
 from pipelines.errors import ConfigError
 from pipelines.explain import explain, shown
 from pipelines.expressions import parse_expression
@@ -177,10 +178,22 @@ class Source(_Frozen):
 
 
 class Destination(_Frozen):
-    """The folder or prefix that belongs to this export alone."""
+    """The folder or prefix that belongs to this export alone.
+
+    Attributes:
+        url: `s3://…`, `file://…` or a path.
+        storage_options: passed to fsspec (endpoint_url, profile, …); never secrets.
+        keep_generations: how many of a window's newest generations keep their parts.
+        grace: how long a part stays that no kept generation names, by the store's clock. A window
+            whose export takes longer than half of it is not committed.
+        strict_commit: refuse a store that writes over objects instead of creating them only.
+    """
 
     url: str
     storage_options: dict[str, Any] = Field(default_factory=dict)
+    keep_generations: Annotated[int, Field(ge=1)] = 1
+    grace: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(hours=1)
+    strict_commit: bool = False
 
 
 class WindowGrid(_Frozen):
@@ -312,7 +325,7 @@ def load_config(path: Path) -> ExportConfig:
         ConfigError: names the file, every bad key's path, the value seen and the nearest key.
     """
     try:
-        document = yaml.load(path.read_text("utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+        document = load_document(path.read_text("utf-8"))
     except UnicodeDecodeError as exc:
         raise ConfigError(f"{path}: not UTF-8 text") from exc
     except OSError as exc:
@@ -350,17 +363,22 @@ def parse_config(document: object, *, origin: str, base: Path) -> ExportConfig:
 
 
 def with_overrides(
-    config: ExportConfig, *, to: str | None, where: str | None, base: Path
+    config: ExportConfig,
+    *,
+    to: str | None,
+    where: str | None,
+    base: Path,
+    strict_commit: bool = False,
 ) -> ExportConfig:
-    """Return the config for an ad-hoc slice: another destination, one more condition.
+    """Return the config for one run: another destination, one more condition, strict commits.
 
     Raises:
         ConfigError: `where` is not one pure boolean expression.
     """
-    changes: dict[str, Any] = {}
+    there: dict[str, Any] = {"strict_commit": True} if strict_commit else {}
     if to is not None:
-        url = resolve_url(to, base)
-        changes["destination"] = config.destination.model_copy(update={"url": url})
+        there["url"] = resolve_url(to, base)
+    changes: dict[str, Any] = {"destination": config.destination.model_copy(update=there)}
     if where is not None:
         # Each alone, or `true) or (true` would be an expression only between the parentheses.
         parse_expression(where, place="where", boolean=True)
@@ -380,27 +398,3 @@ def meaning_digest(meaning: Mapping[str, Any]) -> str:
     """Return the sha256 of plain data, independent of key order."""
     text = json.dumps(meaning, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """A SafeLoader that refuses a key given twice, which YAML would quietly let win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    "while reading a mapping",
-                    node.start_mark,
-                    f"{key!r} stands there twice",
-                    key_node.start_mark,
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-# A bare `=`, as in `comparator: =`, has a tag of its own in YAML 1.1; here it is just text.
-yaml.add_constructor(
-    "tag:yaml.org,2002:value", yaml.SafeLoader.construct_yaml_str, Loader=_StrictLoader
-)

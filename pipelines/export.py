@@ -1,4 +1,4 @@
-"""Plan, run the shards of each window, commit: the one place that composes them."""
+"""Plan, run the shards of each window, commit, clean up: the one place that composes them."""
 
 import json
 import logging
@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipelines.config import ExportConfig
+from pipelines.create_only import check_create_only
+from pipelines.deadline import Deadline
 from pipelines.errors import (
     BatchChangedError,
     ConfigError,
@@ -19,9 +21,10 @@ from pipelines.errors import (
     QualityError,
 )
 from pipelines.executors import InlineExecutor
+from pipelines.garbage import clean_up
 from pipelines.inputs import grid_of
 from pipelines.interrupts import stop_statements
-from pipelines.layout import OWNER_PATH
+from pipelines.layout import OWNER_PATH, parse_part, parse_rejects
 from pipelines.manifest import (
     Ledger,
     Manifest,
@@ -31,7 +34,6 @@ from pipelines.manifest import (
     count_ledger,
     engine_versions,
     iso_instant,
-    read_manifest,
 )
 from pipelines.plan import TO_DO, Plan, WindowPlan, plan_again, plan_export
 from pipelines.reshape import Rules, compile_rules
@@ -45,7 +47,7 @@ from pipelines.shard import (
     run_shard,
     too_many_partitions,
 )
-from pipelines.states import StateLog
+from pipelines.states import Committed, StateLog
 from pipelines.summary import (
     ExportSummary,
     WindowSummary,
@@ -116,6 +118,7 @@ def run_export(
             summaries.append(summary)
     finally:
         log.flush()
+    clean_up(config, [window.window for window in summaries if window.status == "committed"])
     return ExportSummary(config.name, config.destination.url, plan.batches, tuple(summaries))
 
 
@@ -131,7 +134,8 @@ def plan_run(
     """Return the plan of a run that is to write, and make sure that the destination is its own.
 
     Raises:
-        ConfigError: the destination belongs to another export, source or grid.
+        ConfigError: the destination belongs to another export, source or grid, or writes over
+            objects and the config asks for strict commits.
         ContractError: no batch is readable.
     """
     owned = check_owner(config)
@@ -150,8 +154,10 @@ def plan_run(
             f"{batch.path}: {batch.unreadable}; no batch of {config.source.url} can be exported",
             batch=batch.path,
         )
-    if not owned and plan.to_do:
-        claim_destination(config)
+    if plan.to_do:
+        check_create_only(open_destination(config), strict=config.destination.strict_commit)
+        if not owned:
+            claim_destination(config)
     return plan
 
 
@@ -242,25 +248,40 @@ def _export_window(
     if plan.mapping is None:
         raise ConfigError("a plan without batches has no windows to write")
     logger.info("window %s: %s (%s)", window.window.name, window.status, window.detail)
+    deadline = Deadline(window.window.name, plan.config.destination.grace)
     undated = window.window == UNDATED
     rules = compile_rules(plan.config, plan.mapping, now=plan.now, undated=undated)
-    works = plan.shard_works(window)
+    works = [_with_committed(work, window.committed) for work in plan.shard_works(window)]
     if not undated:
         works = _with_losers(plan, rules, works, executor or InlineExecutor())
-    results = list(_run(works, executor, progress))
+    results = list(_run(works, executor, progress, deadline))
     manifest = _manifest(plan, window, rules, results)
     _check_rejects(plan, window, rules, manifest, results)
     partitions = {part.partition for part in manifest.parts}
     if len(partitions) > plan.config.max_partitions:
         raise too_many_partitions(rules.partition_keys, plan.config.max_partitions)
     store = open_destination(plan.config)
-    if not commit(store, manifest):
-        logger.info("window %s: another run committed it", window.window.name)
-        rival = read_manifest(store, manifest.window, manifest.generation)
-        return summarise_manifest(store, rival, "committed by another run", window.status)
+    committed = commit(store, manifest, deadline=deadline)
+    if committed.run_id != manifest.run_id:
+        detail = f"already committed by run {committed.run_id} at {committed.committed_at}"
+        if committed.input_digest != manifest.input_digest:
+            detail += ", from other inputs; the next run compares them again"
+        logger.info("window %s: %s", committed.window, detail)
+        return summarise_manifest(store, committed, "committed by another run", detail)
     if on_commit is not None:
         on_commit(manifest)
     return summarise_manifest(store, manifest, "committed", window.status)
+
+
+def _with_committed(work: ShardWork, committed: Committed | None) -> ShardWork:
+    """The work with the paths of its shard that the newest generation of the window names."""
+    if committed is None or committed.input_digest[: len(work.digest)] != work.digest:
+        return work
+    found = committed.describe()
+    named = (*found["parts"], *found["rejects"])
+    parsed = ((path, parse_part(path) or parse_rejects(path)) for path in named)
+    own = tuple(path for path, name in parsed if name is not None and name.shard == work.shard)
+    return replace(work, committed=own)
 
 
 def _with_losers(
@@ -304,17 +325,22 @@ def _narrowed(work: ShardWork, losers: list[tuple[int, int, int]]) -> ShardWork:
 
 
 def _run(
-    works: list[ShardWork], executor: Executor | None, progress: Progress | None
+    works: list[ShardWork],
+    executor: Executor | None,
+    progress: Progress | None,
+    deadline: Deadline,
 ) -> Iterator[ShardResult]:
     """Results of the shards in order; the first error is raised."""
     if executor is None:
         for work in works:
             yield run_shard(work, progress)
+            deadline.check()
         return
     futures = [executor.submit(run_shard, work) for work in works]
     try:
         for future in futures:
             yield future.result()
+            deadline.check()
     except (KeyboardInterrupt, SystemExit):
         for future in futures:
             future.cancel()

@@ -22,6 +22,9 @@ MAX_SEGMENT_BYTES: Final = 255
 """Longest name of a directory: NAME_MAX of ext4, XFS and most other file systems."""
 MAX_DATE_PREFIXES: Final = 100
 DATA_PREFIX: Final = "data/"
+MANIFESTS_PREFIX: Final = "_meta/manifests/"
+REJECTS_PREFIX: Final = "_meta/rejects/"
+SCRATCH_PREFIX: Final = "_meta/tmp/"
 OWNER_PATH: Final = "_meta/owner.json"
 SUFFIXES: Final[Mapping[str, str]] = MappingProxyType(
     {"gzip": ".jsonl.gz", "zstd": ".jsonl.zst", "none": ".jsonl"}
@@ -39,7 +42,11 @@ _PART_NAME: Final = (
 )
 _PART_PATH: Final = re.compile(rf"{DATA_PREFIX}(?:[^/=]+=[^/]*/)*{_PART_NAME}")
 _MANIFEST_PATH: Final = re.compile(r"_meta/manifests/[^/]+/([0-9]{8})\.json")
-_REJECTS_NAME: Final = re.compile(rf"[0-9a-f]{{16}}-{_NUMBER}\.jsonl\.gz")
+_INSTANT: Final = "[0-9]{8}T[0-9]{6}Z"
+_REJECTS_PATH: Final = re.compile(
+    rf"{REJECTS_PREFIX}(all|undated|{_INSTANT}_{_INSTANT})/([0-9a-f]{{16}})-{_NUMBER}"
+    r"(?:-a([1-9][0-9]*))?\.jsonl\.gz"
+)
 _MAX_GENERATION: Final = 99_999_999
 
 
@@ -150,7 +157,7 @@ def parse_part(path: str) -> PartName | None:
 
 def manifests_prefix(window_name: str) -> str:
     """Return the directory of a window's manifests, with its final slash."""
-    return f"_meta/manifests/{window_name}/"
+    return f"{MANIFESTS_PREFIX}{window_name}/"
 
 
 def manifest_path(window_name: str, generation: int) -> str:
@@ -170,16 +177,35 @@ def parse_generation(path: str) -> int | None:
     return (int(match[1]) or None) if match else None
 
 
-def rejects_path(window_name: str, digest: str, shard: int) -> str:
+def window_prefix(window_name: str) -> str:
+    """Return the `prefix` of the window with this name: what names of its parts begin with."""
+    return window_name.partition("_")[0]
+
+
+def rejects_path(window_name: str, digest: str, shard: int, attempt: int = 0) -> str:
     """Return the path of the rejects of one shard, which are always gzip.
 
     Raises:
-        ValueError: `digest` is not 16 lower-case hexadecimal digits, or `shard` is negative.
+        ValueError: `digest` is not 16 lower-case hexadecimal digits, `shard` or `attempt` is
+            negative, or no window has the name.
     """
-    name = f"{digest}-{shard:05d}.jsonl.gz"
-    if _REJECTS_NAME.fullmatch(name) is None:
-        raise ValueError(f"{name!r} does not name rejects")
-    return f"_meta/rejects/{window_name}/{name}"
+    again = f"-a{attempt}" if attempt else ""
+    path = f"{REJECTS_PREFIX}{window_name}/{digest}-{shard:05d}{again}.jsonl.gz"
+    if parse_rejects(path) is None:
+        raise ValueError(f"{path!r} is not the path of rejects")
+    return path
+
+
+def parse_rejects(path: str) -> PartName | None:
+    """Return what the path of rejects says, or None when it is not the path of rejects.
+
+    A shard has one such object, so `part` is 0.
+    """
+    match = _REJECTS_PATH.fullmatch(path)
+    if match is None:
+        return None
+    window_name, digest, shard, attempt = match.groups()
+    return PartName(window_prefix(window_name), digest, int(shard), 0, int(attempt or 0))
 
 
 _UNITS: Final = ("%Y", "%m", "%d", "%H")

@@ -141,15 +141,14 @@ class Directory:
         """Return the time as files here are stamped with it."""
         return time.time()
 
-    def clear_leftovers(self, older_than_seconds: float) -> int:
+    def clear_leftovers(self, older_than_seconds: float, *, only_count: bool = False) -> int:
         """Remove temporary files of dead runs; return how many."""
-        oldest, cleared = self.read_clock() - older_than_seconds, 0
+        oldest = self.read_clock() - older_than_seconds
         with local_errors("clear", self.absolute_url(TEMPORARY)):
-            for entry in _scan(self.root / TEMPORARY):
-                if entry.stat().st_mtime < oldest:
-                    Path(entry.path).unlink(missing_ok=True)
-                    cleared += 1
-        return cleared
+            old = [entry for entry in _scan(self.root / TEMPORARY) if _is_older(entry, oldest)]
+            for entry in () if only_count else old:
+                Path(entry.path).unlink(missing_ok=True)
+        return len(old)
 
     def _local(self, path: str) -> Path:
         check_path(path, f"file://{self.root}")
@@ -238,6 +237,14 @@ def _scan(directory: Path) -> list[os.DirEntry[str]]:
             return list(entries)
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _is_older(entry: os.DirEntry[str], oldest: float) -> bool:
+    """Whether a file was last written before an instant; one that vanished since was not."""
+    try:
+        return entry.stat().st_mtime < oldest
+    except FileNotFoundError:
+        return False
 
 
 def _listed(entry: os.DirEntry[str], path: str) -> StoredObject | None:

@@ -5,21 +5,26 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
+from pipelines.create_only import is_create_only
+from pipelines.deadline import Deadline
 from pipelines.errors import QualityError
-from pipelines.layout import manifest_path, parse_generation, parse_partition
+from pipelines.layout import MANIFESTS_PREFIX, manifest_path, parse_generation, parse_partition
 from pipelines.parts import Part
 from pipelines.storage import Store
 
 FORMAT_VERSION = 1  # changes when the same inputs would give other bytes or another manifest
 PACKAGE = "request-log-export"
 _SPLIT = ("filtered", "rejected")  # columns of the ledger that say why
+_CHECKERS = 16
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LEDGER_COLUMNS = (
     "exported",
@@ -243,7 +248,7 @@ def parse_manifest(data: bytes, *, destination: str, where: str) -> Manifest:
 def list_generations(store: Store) -> dict[str, int]:
     """Return the newest generation of each window that has one."""
     newest: dict[str, int] = {}
-    for found in store.list_objects("_meta/manifests/", ".json"):
+    for found in store.list_objects(MANIFESTS_PREFIX, ".json"):
         generation = parse_generation(found.path)
         if generation is not None:
             window = found.path.split("/")[2]
@@ -258,25 +263,47 @@ def read_manifest(store: Store, window: str, generation: int) -> Manifest:
     return parse_manifest(store.read_bytes(path), destination=store.url, where=where)
 
 
-def commit(store: Store, manifest: Manifest) -> bool:
-    """Commit a generation by one create-only write; False when a rival committed it first.
+def commit(store: Store, manifest: Manifest, *, deadline: Deadline | None = None) -> Manifest:
+    """Commit a generation by one create-only write.
+
+    Where the store has no such write, the manifest is looked for before the write and read again
+    after it. That finds a rival who was earlier or later, not one in the very same moment.
+
+    Args:
+        store: the destination.
+        manifest: of the next generation.
+        deadline: checked last of all before the write.
+
+    Returns:
+        The manifest that is committed: this one, or that of a rival who was first.
 
     Raises:
-        QualityError: the ledger does not add up, or a part is not there at its size.
+        QualityError: the ledger does not add up, a part is not there at its size, or it is too
+            late; nothing was committed.
     """
     manifest.ledger.check(f"window {manifest.window}")
-    for part in (*manifest.parts, *manifest.rejects):
-        found = store.stat(part.path)
-        if found is None or found.size != part.bytes:
-            seen = "is not there" if found is None else f"has {found.size} bytes"
-            raise QualityError(
-                f"{store.absolute_url(part.path)} {seen}, {part.bytes} were written; "
-                f"nothing was committed"
-            )
-    if store.create(manifest.path, manifest.to_json()):
-        return True
+    with ThreadPoolExecutor(_CHECKERS) as pool:
+        for problem in pool.map(partial(_problem, store), (*manifest.parts, *manifest.rejects)):
+            if problem:
+                raise QualityError(f"{problem}; nothing was committed")
+    if deadline is not None:
+        deadline.check()
+    create_only = is_create_only(store)
+    if not create_only and store.stat(manifest.path) is not None:
+        return read_manifest(store, manifest.window, manifest.generation)
+    if store.create(manifest.path, manifest.to_json()) and create_only:
+        return manifest
     # A create whose answer was lost and that was sent again finds its own manifest.
-    return read_manifest(store, manifest.window, manifest.generation).run_id == manifest.run_id
+    return read_manifest(store, manifest.window, manifest.generation)
+
+
+def _problem(store: Store, part: Part) -> str:
+    """What is wrong with a part that is to be committed, '' when nothing is."""
+    found = store.stat(part.path)
+    if found is not None and found.size == part.bytes:
+        return ""
+    seen = "is not there" if found is None else f"has {found.size} bytes"
+    return f"{store.absolute_url(part.path)} {seen}, {part.bytes} were written"
 
 
 def engine_versions(compression: str) -> dict[str, str]:

@@ -41,7 +41,34 @@ class Part:
 
 
 class PartExistsError(QualityError):
-    """The part's name is taken by other bytes; the shard is written again under another attempt."""
+    """The part's name is taken for good; the shard is written again under another attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """Which objects of equal bytes may become parts of a new generation.
+
+    Garbage collection removes what is old and not named by a manifest, perhaps while this writer
+    finds it. What the window's newest generation names is named until the next commit, and what is
+    young stays longer than this run may take.
+
+    Attributes:
+        committed: paths that the window's newest generation names.
+        age_seconds: other objects must be younger than this, by the store's clock.
+    """
+
+    committed: frozenset[str]
+    age_seconds: float
+
+    def check(self, store: Store, path: str, sha256: str) -> None:
+        """Raise a PartExistsError unless the object has those bytes and may be reused."""
+        url = store.absolute_url(path)
+        if path not in self.committed:
+            found = store.stat(path)
+            if found is None or store.read_clock() - found.modified_at >= self.age_seconds:
+                raise PartExistsError(f"{url} exists, so old that it may be removed as garbage")
+        if store.sha256(path) != sha256:
+            raise PartExistsError(f"{url} exists with other bytes")
 
 
 @dataclass(slots=True)
@@ -106,6 +133,7 @@ class PartWriter:
         store: Store,
         name: Callable[[str, int], str],
         *,
+        reuse: Reuse,
         compression: Compression,
         level: int | None,
         target_part_bytes: int,
@@ -115,6 +143,7 @@ class PartWriter:
         """Open a writer; `name(partition, n)` gives the path of the n-th part."""
         self._store = store
         self._name = name
+        self._reuse = reuse
         self._compression: Compression = compression
         self._level = level
         self._target = target_part_bytes
@@ -285,8 +314,8 @@ class PartWriter:
         self._write_bytes(part, part.codec.flush())
         created = part.writer.commit()
         digest = part.sha256.hexdigest()
-        if not created and self._store.sha256(part.path) != digest:
-            raise PartExistsError(f"{part.path} exists with other bytes")
+        if not created:
+            self._reuse.check(self._store, part.path, digest)
         with self._changed:
             self._streams += part.streaming
             self._all.discard(part)

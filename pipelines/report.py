@@ -2,12 +2,13 @@
 
 import gzip
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import zstandard
 
+from pipelines.garbage import Garbage
 from pipelines.manifest import read_manifest
 from pipelines.plan import Plan
 from pipelines.storage import open_store
@@ -17,6 +18,7 @@ from pipelines.windows import UNDATED
 
 _SHOWN_WINDOWS = 40
 _SHOWN_CHARS = 300
+_SHOWN_PATHS = 5
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -62,7 +64,8 @@ def describe_left(summary: ExportSummary) -> Iterator[str]:
     """Yield a line for each window that is neither committed by this run nor up to date."""
     for window in summary.windows:
         if window.status in ("source expired", "committed by another run"):
-            yield f"  left alone      {window.window}: {window.status}: {window.detail}"
+            said = f"{window.status}: " if window.status == "source expired" else ""
+            yield f"  left alone      {window.window}: {said}{window.detail}"
         elif window.error:
             yield f"  FAILED          {window.window}: {window.error}"
 
@@ -110,6 +113,36 @@ def describe_verification(found: Verification) -> Iterator[str]:
     )
     if found.stray:
         yield f"{_count(len(found.stray), 'part', 'parts')} under data/ not in any newest manifest"
+
+
+def describe_garbage(found: Garbage, *, deleted: bool) -> Iterator[str]:
+    """Yield what a clean-up removed, or would remove."""
+    verb = "Removed" if deleted else "Would remove"
+    if found.objects:
+        objects = _count(len(found.objects), "object", "objects")
+        yield f"{verb} {objects} that no kept generation names, {size(found.bytes)}:"
+        yield from _first(entry.path for entry in found.objects)
+    if found.leftovers:
+        yield f"{verb} {_count(found.leftovers, 'unfinished upload', 'unfinished uploads')}."
+    if found.foreign:
+        named = _count(len(found.foreign), "object", "objects")
+        yield f"Left alone: {named} that this package did not name:"
+        yield from _first(found.foreign)
+    if not found.objects and not found.leftovers:
+        yield "No garbage: nothing to remove."
+    elif not deleted:
+        yield "Nothing was removed; --delete removes it."
+
+
+def garbage_as_dict(found: Garbage, *, deleted: bool) -> dict[str, Any]:
+    """Return a clean-up as plain data for `--json`."""
+    return {
+        "deleted": deleted,
+        "objects": [entry.path for entry in found.objects],
+        "bytes": found.bytes,
+        "unfinished_uploads": found.leftovers,
+        "foreign": list(found.foreign),
+    }
 
 
 def plan_as_dict(plan: Plan) -> dict[str, Any]:
@@ -170,6 +203,14 @@ def _cut(value: Any) -> Any:
     if isinstance(value, str) and len(value) > _SHOWN_CHARS:
         return f"{value[:_SHOWN_CHARS]}… ({len(value):,} characters)"
     return value
+
+
+def _first(paths: Iterable[str]) -> Iterator[str]:
+    """The first few paths, indented, and how many more there are."""
+    known = list(paths)
+    yield from (f"  {path}" for path in known[:_SHOWN_PATHS])
+    if (more := len(known) - _SHOWN_PATHS) > 0:
+        yield f"  … and {more:,} more (all of them with --json)"
 
 
 def _reasons(reasons: Any, shown: bool) -> str:  # noqa: FBT001 - private

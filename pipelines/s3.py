@@ -153,7 +153,7 @@ class Bucket:
             answer = self.client.call("list_objects_v2", Prefix=self._base, MaxKeys=1)
         return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
 
-    def clear_leftovers(self, older_than_seconds: float) -> int:
+    def clear_leftovers(self, older_than_seconds: float, *, only_count: bool = False) -> int:
         """Abort multipart uploads of dead runs; return how many."""
         oldest, cleared = self.read_clock() - older_than_seconds, 0
         permission = "s3:ListBucketMultipartUploads and s3:AbortMultipartUpload"
@@ -163,8 +163,9 @@ class Bucket:
                 page = self.client.call("list_multipart_uploads", Prefix=self._base, **marker)
                 for upload in page.get("Uploads", []):
                     if upload["Initiated"].timestamp() < oldest:
-                        self.client.abort(upload["Key"], upload["UploadId"])
                         cleared += 1
+                        if not only_count:
+                            self.client.abort(upload["Key"], upload["UploadId"])
                 if not page.get("IsTruncated"):
                     return cleared
                 marker = {

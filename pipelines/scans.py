@@ -61,6 +61,7 @@ class ShardWork:
         window: whose events are exported, between start and end (naive UTC).
         digest: of the window's inputs, for names.
         losers: superseded and duplicate events of this shard as (batch, row, disposition), sorted.
+        committed: paths of this shard's parts and rejects that the newest generation names.
     """
 
     config: ExportConfig
@@ -73,6 +74,7 @@ class ShardWork:
     shard: int
     ranges: tuple[BatchRange, ...]
     losers: tuple[tuple[int, int, int], ...] = ()
+    committed: tuple[str, ...] = ()
 
     def reshape(self) -> Reshape:
         """Return the composer of this work's queries."""

@@ -87,4 +87,4 @@ class SegmentCache:
 
 
 def _same_version(table: pa.Table, schema: pa.Schema) -> bool:
-    return (table.schema.metadata or {}).get(b"version") == schema.metadata[b"version"]
+    return bool((table.schema.metadata or {}).get(b"version") == schema.metadata[b"version"])

@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 
 from pipelines.config import ExportConfig
 from pipelines.engine import connect, engine_errors, statement
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, QualityError
 from pipelines.layout import SUFFIXES, part_path, partition_path, rejects_path
-from pipelines.parts import Part, PartExistsError, PartWriter
+from pipelines.parts import Part, PartExistsError, PartWriter, Reuse
 from pipelines.reshape import EXPORTED
 from pipelines.scans import Session, ShardWork, open_session
 from pipelines.storage import open_store
@@ -25,7 +25,7 @@ from pipelines.windows import UNDATED
 
 _WRITE_BUDGET_BYTES = 128 * 1024**2
 _EXAMPLES = 3  # located rejects kept for each reason
-_ATTEMPTS = 5  # names tried when one is taken by other bytes
+_ATTEMPTS = 5  # names tried when one is taken
 _LOCAL_WRITERS, _REMOTE_WRITERS = 2, 4  # compression is CPU, an upload also waits
 _NO_LIMIT = 2**62
 
@@ -62,12 +62,16 @@ def run_shard(work: ShardWork, progress: Progress | None = None) -> ShardResult:
     Raises:
         PipelineError: nothing of the shard is left open; finished parts stay uncommitted.
     """
-    for attempt in range(_ATTEMPTS - 1):
+    taken = None
+    for attempt in range(_ATTEMPTS):
         try:
             return _run(work, attempt, progress)
-        except PartExistsError:
-            continue
-    return _run(work, _ATTEMPTS - 1, progress)
+        except PartExistsError as exc:
+            taken = exc
+    raise QualityError(
+        f"window {work.window.name}: {taken}, as {_ATTEMPTS - 1} names like it do. Nothing was "
+        f"committed; remove what no manifest names by `request-logs gc --delete`"
+    ) from taken
 
 
 def preview_lines(work: ShardWork, limit: int) -> list[bytes]:
@@ -127,19 +131,22 @@ def _run(work: ShardWork, attempt: int, progress: Progress | None) -> ShardResul
     config = work.config
     store = open_store(config.destination.url, config.destination.storage_options)
     suffix = SUFFIXES[config.compression]
+    half_of_grace = config.destination.grace.total_seconds() / 2
+    reuse = Reuse(frozenset(work.committed), half_of_grace)
 
     def name_part(partition: str, number: int) -> str:
         prefix, digest = work.window.prefix, work.digest
         return part_path(partition, prefix, digest, work.shard, number, suffix, attempt)
 
     def name_rejects(_partition: str, _number: int) -> str:
-        return rejects_path(work.window.name, work.digest, work.shard)
+        return rejects_path(work.window.name, work.digest, work.shard, attempt)
 
     with (
         open_session(work) as session,
         PartWriter(
             store,
             name_part,
+            reuse=reuse,
             compression=config.compression,
             level=config.compression_level,
             target_part_bytes=config.target_part_bytes,
@@ -149,6 +156,7 @@ def _run(work: ShardWork, attempt: int, progress: Progress | None) -> ShardResul
         PartWriter(
             store,
             name_rejects,
+            reuse=reuse,
             compression="gzip",
             level=None,
             target_part_bytes=_NO_LIMIT,

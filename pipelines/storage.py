@@ -151,12 +151,16 @@ class Store:
         """Return epoch seconds by the store's own clock, the one of `modified_at`."""
         return self._place.read_clock()
 
-    def clear_leftovers(self, older_than_seconds: float) -> int:
+    def clear_leftovers(self, older_than_seconds: float, *, only_count: bool = False) -> int:
         """Remove what writers of killed runs left and no listing shows; return how many.
 
         These are unfinished multipart uploads, and temporary files on a local disk.
+
+        Args:
+            older_than_seconds: by the store's clock; younger ones may be in use.
+            only_count: remove nothing.
         """
-        return self._place.clear_leftovers(older_than_seconds)
+        return self._place.clear_leftovers(older_than_seconds, only_count=only_count)
 
     @property
     def _place(self) -> "Directory | Bucket":

@@ -1,13 +1,14 @@
-"""Looking after an export: is its config right, is what was committed there, what comes out."""
+"""Looking after an export: is its config right, is what was committed there, what is garbage."""
 
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pipelines.config import ExportConfig
 from pipelines.errors import QualityError, StorageError
 from pipelines.export import check_owner
+from pipelines.garbage import Garbage, collect_garbage, find_garbage
 from pipelines.manifest import Manifest, list_generations, read_manifest
 from pipelines.plan import Plan, plan_export
 from pipelines.shard import preview_lines
@@ -78,6 +79,29 @@ def verify_export(config: ExportConfig, *, deep: bool = False) -> Verification:
         problems=tuple(problems),
         stray=tuple(path for path in sizes if path.startswith("data/") and path not in named),
         deep=deep,
+    )
+
+
+def sweep_export(config: ExportConfig, *, delete: bool, grace: timedelta | None = None) -> Garbage:
+    """Return what no kept generation names, and dead runs' uploads; remove it on demand.
+
+    Args:
+        config: the export; only its destination is looked at.
+        delete: remove what was found; otherwise nothing is written.
+        grace: instead of `destination.grace`; a shorter one is safe while no run is under way.
+
+    Raises:
+        ConfigError: the destination belongs to another export.
+        QualityError: a manifest is damaged or of a newer format; nothing was removed.
+        StorageError: the destination cannot be listed, read or written.
+    """
+    check_owner(config)
+    destination = config.destination
+    act = collect_garbage if delete else find_garbage
+    return act(
+        open_store(destination.url, destination.storage_options),
+        keep_generations=destination.keep_generations,
+        grace_seconds=(grace or destination.grace).total_seconds(),
     )
 
 

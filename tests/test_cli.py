@@ -475,6 +475,101 @@ def test_unknown_option_is_wrong_usage(job):
     assert "--frce" in run("export", job.path, "--frce", code=2).stderr
 
 
+def supersede(job):
+    """Commit two generations of one window; return the parts of the first, made a day old."""
+    job.configure(window=None)
+    run("export", job.path)
+    parts = job.parts()
+    job.configure(window=None, where="model = 'gpt-4o'")
+    run("export", job.path)
+    for path in job.destination.rglob("*.*"):
+        os.utime(path, (0, 0))
+    return parts
+
+
+def test_gc_is_dry_without_delete(job):
+    parts = supersede(job)
+    before = job.parts()
+
+    out = run("gc", job.path).stdout
+
+    assert out.startswith(f"Would remove {len(parts)} objects that no kept generation names, ")
+    assert f"  data/date=2024-06-01/{parts[0].name}" in out
+    assert out.endswith("Nothing was removed; --delete removes it.\n")
+    assert job.parts() == before
+
+
+def test_gc_removes_with_delete_and_then_finds_nothing(job):
+    parts = supersede(job)
+
+    out = run("gc", job.path, "--delete").stdout
+
+    assert out.startswith(f"Removed {len(parts)} objects")
+    assert not set(parts) & set(job.parts())
+    assert run("gc", job.path).stdout == "No garbage: nothing to remove.\n"
+    run("verify", job.path, "--deep")
+
+
+def test_gc_prints_one_json_object(job):
+    parts = supersede(job)
+    (job.destination / "data/notes.txt").write_text("mine")
+
+    found = json.loads(run("gc", job.path, "--json").stdout)
+
+    assert (found["deleted"], len(found["objects"])) == (False, len(parts))
+    assert found["bytes"] == sum(path.stat().st_size for path in parts)
+    assert (found["unfinished_uploads"], found["foreign"]) == (0, ["data/notes.txt"])
+
+
+def test_gc_tells_of_uploads_and_of_objects_that_are_not_ours(job):
+    supersede(job)
+    for number in range(7):
+        (job.destination / f"data/{number}.txt").write_text("mine")
+    unfinished = job.destination / "_meta/tmp/1-2"
+    unfinished.write_text("half")
+    os.utime(unfinished, (0, 0))
+
+    out = run("gc", job.path, "--delete").stdout
+
+    assert "Removed 1 unfinished upload.\n" in out
+    assert "Left alone: 7 objects that this package did not name:\n  data/0.txt\n" in out
+    assert "  … and 2 more (all of them with --json)\n" in out
+    assert not unfinished.exists()
+
+
+def test_gc_takes_another_grace_and_destination(job):
+    supersede(job)
+    job.configure(window=None)
+
+    assert "nothing to remove" in run("gc", job.path, "--grace", "9999w").stdout
+    assert "nothing to remove" in run("gc", job.path, "--to", job.folder / "else").stdout
+
+
+@pytest.mark.parametrize("grace", ["0h", "soon"])
+def test_gc_explains_a_wrong_grace(job, grace):
+    assert f"--grace: '{grace}' is not a duration" in complaint(
+        "gc", job.path, "--grace", grace, code=2
+    )
+
+
+def test_gc_of_another_exports_destination_is_refused(job):
+    parts = supersede(job)
+    job.configure(name="other", window=None)
+
+    assert "belongs to another export" in complaint("gc", job.path, "--delete", code=2)
+    assert set(parts) <= set(job.parts())
+
+
+def test_strict_commit_of_the_command_line_reaches_the_config(job):
+    job.configure(window=None)
+
+    run("export", job.path, "--strict-commit")
+
+    (manifest,) = job.destination.glob("_meta/manifests/all/*.json")
+    destination = json.loads(manifest.read_bytes())["export"]["config"]["destination"]
+    assert destination["strict_commit"] is True
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_has_help_for_itself_and_every_option(command):
     parameters = typer.main.get_group(app).commands[command].params

@@ -423,3 +423,34 @@ def test_no_overrides_change_nothing(write, tmp_path):
     config = load_config(write(""))
 
     assert with_overrides(config, to=None, where=None, base=tmp_path) == config
+
+
+def test_destination_keeps_one_generation_and_an_hour_by_default(write):
+    destination = load_config(write("")).destination
+
+    assert (destination.keep_generations, destination.grace) == (1, timedelta(hours=1))
+    assert destination.strict_commit is False
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        pytest.param("keep_generations: 0", "destination.keep_generations", id="no-generation"),
+        pytest.param("grace: 0", "destination.grace", id="no-grace"),
+        pytest.param("grace: -1h", "destination.grace", id="negative-grace"),
+        pytest.param("grace: soon", "'soon' is not a duration", id="no-duration"),
+    ],
+)
+def test_wrong_clean_up_of_the_destination_is_refused(write, setting, said):
+    document = GOOD.replace("{url: out}", f"{{url: out, {setting}}}")
+
+    assert said in refusal(write(document, whole=True))
+
+
+def test_strict_commit_of_a_run_keeps_the_rest_of_the_destination(write, tmp_path):
+    document = GOOD.replace("{url: out}", "{url: out, grace: 2h}")
+    config = load_config(write(document, whole=True))
+
+    strict = with_overrides(config, to=None, where=None, base=tmp_path, strict_commit=True)
+
+    assert strict.destination == config.destination.model_copy(update={"strict_commit": True})

@@ -7,6 +7,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pandas as pd
@@ -661,6 +662,30 @@ def test_one_of_two_runs_at_once_commits(site, monkeypatch):
     assert found[0].manifest == found[1].manifest
     assert not any(window.error for window in found)
     assert read_manifest(site).generation == 1
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["same-inputs", "other-inputs"])
+def test_run_that_comes_second_says_who_was_first_and_when(site, monkeypatch, same):
+    put_two_days(site)
+    check = pipelines.export._check_rejects  # noqa: SLF001 - the moment before the commit
+    rivals: list[Any] = []
+
+    def overtake(*args):
+        check(*args)
+        if not rivals:
+            rivals.append(None)
+            rivals[0] = export(make_config(site, where=None if same else "model = 'o1'"))
+
+    monkeypatch.setattr(pipelines.export, "_check_rejects", overtake)
+
+    (window,) = export(make_config(site)).windows
+
+    first = read_manifest(site)
+    said = f"already committed by run {first.run_id} at {first.committed_at}"
+    assert window.status == "committed by another run"
+    assert window.detail.startswith(said)
+    assert ("from other inputs" in window.detail) is not same
+    assert window.data_files == rivals[0].data_files
 
 
 def test_part_that_is_gone_before_the_commit_fails_the_window(site, monkeypatch):

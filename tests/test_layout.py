@@ -22,10 +22,12 @@ from pipelines.layout import (
     parse_generation,
     parse_part,
     parse_partition,
+    parse_rejects,
     part_path,
     partition_path,
     rejects_path,
     unescape_value,
+    window_prefix,
 )
 
 DIGEST = "0123456789abcdef"
@@ -326,10 +328,34 @@ def test_rejects_lie_under_their_window():
     assert rejects_path(WINDOW, DIGEST, 7) == f"_meta/rejects/{WINDOW}/{DIGEST}-00007.jsonl.gz"
 
 
-@pytest.mark.parametrize(("digest", "shard"), [("../x", 0), (DIGEST, -1)])
-def test_rejects_without_a_proper_name_are_refused(digest, shard):
+@pytest.mark.parametrize("window", ["all", "undated", WINDOW])
+@pytest.mark.parametrize("attempt", [0, 3])
+def test_rejects_come_back_from_their_path(window, attempt):
+    found = parse_rejects(rejects_path(window, DIGEST, 7, attempt))
+
+    assert found == PartName(window_prefix(window), DIGEST, 7, 0, attempt)
+
+
+@pytest.mark.parametrize(
+    ("window", "digest", "shard", "attempt"),
+    [(WINDOW, "../x", 0, 0), (WINDOW, DIGEST, -1, 0), (WINDOW, DIGEST, 0, -1), ("x", DIGEST, 0, 0)],
+)
+def test_rejects_without_a_proper_name_are_refused(window, digest, shard, attempt):
     with pytest.raises(ValueError, match="rejects"):
-        rejects_path(WINDOW, digest, shard)
+        rejects_path(window, digest, shard, attempt)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"_meta/rejects/all/{DIGEST}-00000.jsonl",
+        f"_meta/rejects/all/{DIGEST}-00000-a0.jsonl.gz",
+        f"_meta/rejects/20240601/{DIGEST}-00000.jsonl.gz",
+        "_meta/rejects/notes.txt",
+    ],
+)
+def test_a_foreign_object_is_no_rejects(path):
+    assert parse_rejects(path) is None
 
 
 @pytest.mark.parametrize(

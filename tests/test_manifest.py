@@ -114,13 +114,15 @@ def test_second_commit_of_a_generation_changes_nothing(exported):
     manifest = read_manifest(exported)
     rival = dataclasses.replace(manifest, run_id="another")
 
-    assert commit(exported.destination, rival) is False
+    assert commit(exported.destination, rival) == manifest
 
     assert read_manifest(exported) == manifest
 
 
 def test_own_commit_sent_again_counts_as_committed(exported):
-    assert commit(exported.destination, read_manifest(exported)) is True
+    manifest = read_manifest(exported)
+
+    assert commit(exported.destination, manifest).run_id == manifest.run_id
 
 
 def test_part_of_another_size_refuses_the_commit(exported):

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from pipelines.parts import PartExistsError, PartWriter
+from pipelines.parts import PartExistsError, PartWriter, Reuse
 from pipelines.storage import Store
 from tests.builders import unpack
 
@@ -18,6 +18,7 @@ def name_part(partition, number):
 
 def open_writer(store, **changes):
     settings = {
+        "reuse": Reuse(frozenset(), age_seconds=1800),
         "compression": "none",
         "level": None,
         "target_part_bytes": 1 << 40,

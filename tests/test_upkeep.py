@@ -140,11 +140,12 @@ def test_run_without_records_has_no_first_record(file_site):
 
 def test_run_tells_of_a_window_that_another_run_committed(file_site):
     _, summary = put_and_export(file_site)
-    rival = replace(summary.windows[0], status="committed by another run", detail="missing")
+    said = "already committed by run 1f at 2024-06-15T12:00:00Z"
+    rival = replace(summary.windows[0], status="committed by another run", detail=said)
 
     text = "\n".join(describe_run(replace(summary, windows=(rival,))))
 
-    assert "left alone      all: committed by another run" in text
+    assert f"left alone      all: {said}" in text
 
 
 @pytest.mark.parametrize(
