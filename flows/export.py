@@ -27,9 +27,10 @@ from pipelines.config import ExportConfig, Instant, load_config
 from pipelines.errors import ConfigError, ContractError, PipelineError
 from pipelines.export import export_window, plan_run
 from pipelines.garbage import clean_up
+from pipelines.owner import open_destination
 from pipelines.plan import Plan, WindowPlan
 from pipelines.states import StateLog
-from pipelines.summary import ExportSummary, WindowSummary, open_destination, summarise
+from pipelines.summary import ExportSummary, WindowSummary, summarise
 
 MAX_TASK_RUNS = 100  # the server needs 50 to 85 ms of CPU for each
 _SHOWN_FAILURES = 20

@@ -1,15 +1,13 @@
 """Plan, run the shards of each window, commit, clean up: the one place that composes them."""
 
-import json
 import logging
-import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
+from pipelines.accounting import build_manifest, check_rejects
 from pipelines.config import ExportConfig
 from pipelines.create_only import check_create_only
 from pipelines.deadline import Deadline
@@ -18,23 +16,16 @@ from pipelines.errors import (
     ConfigError,
     ContractError,
     PipelineError,
-    QualityError,
 )
 from pipelines.executors import InlineExecutor
 from pipelines.garbage import clean_up
-from pipelines.inputs import grid_of
 from pipelines.interrupts import stop_statements
-from pipelines.layout import OWNER_PATH, parse_part, parse_rejects
+from pipelines.layout import parse_part, parse_rejects
 from pipelines.manifest import (
-    Ledger,
     Manifest,
-    ReadBatch,
-    add_ledgers,
     commit,
-    count_ledger,
-    engine_versions,
-    iso_instant,
 )
+from pipelines.owner import claim_destination, open_destination
 from pipelines.plan import TO_DO, Plan, WindowPlan, plan_again, plan_export
 from pipelines.reshape import Rules, compile_rules
 from pipelines.scans import ShardWork
@@ -51,7 +42,6 @@ from pipelines.states import Committed, StateLog
 from pipelines.summary import (
     ExportSummary,
     WindowSummary,
-    open_destination,
     summarise,
     summarise_manifest,
 )
@@ -138,7 +128,9 @@ def plan_run(
             objects and the config asks for strict commits.
         ContractError: no batch is readable.
     """
-    owned = check_owner(config)
+    strict = config.destination.strict_commit
+    if strict:
+        check_create_only(open_destination(config), strict=True)
     plan = plan_export(
         config,
         now=now,
@@ -155,51 +147,9 @@ def plan_run(
             batch=batch.path,
         )
     if plan.to_do:
-        check_create_only(open_destination(config), strict=config.destination.strict_commit)
-        if not owned:
-            claim_destination(config)
+        check_create_only(open_destination(config), strict=strict)
+        claim_destination(config)
     return plan
-
-
-def claim_destination(config: ExportConfig) -> None:
-    """Write the destination's owner record, or check that it is this export's.
-
-    Raises:
-        ConfigError: the destination belongs to another export, source or grid.
-    """
-    data = json.dumps(_owner(config), ensure_ascii=False, indent=1).encode() + b"\n"
-    if not open_destination(config).create(OWNER_PATH, data):
-        check_owner(config)
-
-
-def check_owner(config: ExportConfig) -> bool:
-    """Return whether the destination has an owner record, which then is this export's.
-
-    Raises:
-        ConfigError: the destination belongs to another export, source or grid.
-    """
-    store = open_destination(config)
-    if store.stat(OWNER_PATH) is None:
-        return False
-    found = json.loads(store.read_bytes(OWNER_PATH))
-    for key, value in _owner(config).items():
-        if found.get(key) != value:
-            raise ConfigError(
-                f"destination.url: {store.url} belongs to another {key} ({found.get(key)!r}, this "
-                f"config has {value!r}); take a new destination"
-            )
-    return True
-
-
-def _owner(config: ExportConfig) -> dict[str, Any]:
-    grid = grid_of(config)
-    return {
-        "export": config.name,
-        "source": config.source.url,
-        "grid": None
-        if grid is None
-        else {"every": f"{int(grid.every.total_seconds())}s", "origin": grid.origin.isoformat()},
-    }
 
 
 def export_window(
@@ -255,8 +205,8 @@ def _export_window(
     if not undated:
         works = _with_losers(plan, rules, works, executor or InlineExecutor())
     results = list(_run(works, executor, progress, deadline))
-    manifest = _manifest(plan, window, rules, results)
-    _check_rejects(plan, window, rules, manifest, results)
+    manifest = build_manifest(plan, window, rules, results)
+    check_rejects(plan, window, rules, manifest, results)
     partitions = {part.partition for part in manifest.parts}
     if len(partitions) > plan.config.max_partitions:
         raise too_many_partitions(rules.partition_keys, plan.config.max_partitions)
@@ -349,89 +299,3 @@ def _run(
     finally:
         for future in futures:
             future.cancel()
-
-
-def _manifest(plan: Plan, window: WindowPlan, rules: Rules, results: list[ShardResult]) -> Manifest:
-    config = plan.config
-    batches = _ledgers(plan, window, rules, results)
-    parts = tuple(part for result in results for part in result.parts)
-    firsts = [result.first_us for result in results if result.first_us is not None]
-    lasts = [result.last_us for result in results if result.last_us is not None]
-    return Manifest(
-        destination=open_destination(config).url,
-        export_name=config.name,
-        window=window.window.name,
-        generation=window.generation,
-        run_id=uuid.uuid4().hex,
-        committed_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        config=config.model_dump(mode="json"),
-        config_digest=window.config_digest,
-        input_digest=window.input_digest,
-        batches=batches,
-        parts=tuple(sorted(parts, key=lambda part: part.path)),
-        rejects=tuple(part for result in results for part in result.rejects),
-        ledger=add_ledgers(batch.ledger for batch in batches),
-        first_event_at=iso_instant(min(firsts, default=None)),
-        last_event_at=iso_instant(max(lasts, default=None)),
-        record_keys=("input", "output", "tags", *config.extra_fields),
-        engines=engine_versions(config.compression),
-    )
-
-
-def _ledgers(
-    plan: Plan, window: WindowPlan, rules: Rules, results: list[ShardResult]
-) -> tuple[ReadBatch, ...]:
-    """The batches that the window read, each with its ledger, and those it could not read."""
-    read: Counter[int] = Counter()
-    counts: Counter[tuple[int, int]] = Counter()
-    for result in results:
-        read.update(result.read)
-        counts.update(result.counts)
-    by_batch: dict[int, list[tuple[str, str, int]]] = {}
-    for (number, disposition), events in counts.items():
-        named = rules.dispositions[disposition]
-        by_batch.setdefault(number, []).append((named.column, named.reason, events))
-    batches = [
-        ReadBatch(
-            path=batch.path,
-            etag=batch.etag,
-            size=batch.size,
-            rows=batch.rows,
-            ledger=count_ledger(read[number], by_batch.get(number, [])),
-        )
-        for number, batch in enumerate(plan.batches_of(window))
-    ]
-    for batch in batches:
-        batch.ledger.check(f"window {window.window.name}, batch {batch.path}")
-    return (
-        *batches,
-        *(
-            ReadBatch(b.path, b.etag, b.size, 0, Ledger(), unreadable=b.unreadable)
-            for b in window.unreadable
-        ),
-    )
-
-
-def _check_rejects(
-    plan: Plan,
-    window: WindowPlan,
-    rules: Rules,
-    manifest: Manifest,
-    results: list[ShardResult],
-) -> None:
-    """Refuse a window with too many rejects; `undated` holds nothing else, so of all events."""
-    rejected = manifest.ledger.rejected
-    limit = plan.config.max_reject_ratio
-    total = plan.rows if window.window == UNDATED else manifest.ledger.read
-    if rejected <= limit * total:
-        return
-    reasons = []
-    for reason, events in manifest.ledger.rejected_by.items():
-        number = next(i for i, d in enumerate(rules.dispositions) if d.reason == reason)
-        batch, row = next(r.examples[number][0] for r in results if number in r.examples)
-        reasons.append(f"{reason} {events} (such as {batch} row {row})")
-    raise QualityError(
-        f"window {window.window.name}: {rejected} of {total} events are rejects, more than "
-        f"max_reject_ratio {limit:g} allows: {'; '.join(reasons)}. "
-        f"Nothing was committed"
-    )

@@ -29,8 +29,8 @@ from pipelines.layout import (
     window_prefix,
 )
 from pipelines.manifest import read_manifest
+from pipelines.owner import open_destination
 from pipelines.storage import Store, StoredObject
-from pipelines.summary import open_destination
 
 logger = logging.getLogger(__name__)
 

@@ -27,6 +27,7 @@ from pipelines.inputs import (
 from pipelines.layout import DatePath
 from pipelines.manifest import FORMAT_VERSION
 from pipelines.meaning import window_meanings
+from pipelines.owner import check_owner, open_destination
 from pipelines.reshape import compile_rules
 from pipelines.scans import ShardWork, check_queries
 from pipelines.sources.batches import Batch, open_source
@@ -181,7 +182,8 @@ def plan_export(
     """
     check_places(config)
     span = _check_range(config, start, end)
-    store = open_store(config.destination.url, config.destination.storage_options)
+    check_owner(config)
+    store = open_destination(config)
     plan = Plan(config, now, force, rebuild_from_remaining)
     states = load_states(store, remember=remember)
     with connect(memory_limit=config.memory_limit, threads=config.threads) as con:

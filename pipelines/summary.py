@@ -3,11 +3,11 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pipelines.config import ExportConfig
 from pipelines.manifest import Ledger, Manifest, add_ledgers
+from pipelines.owner import open_destination
 from pipelines.plan import Plan, WindowPlan
 from pipelines.states import describe_manifest
-from pipelines.storage import Store, open_store
+from pipelines.storage import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +93,6 @@ def summarise(plan: Plan, window: WindowPlan) -> WindowSummary:
     store = open_destination(plan.config)
     generation, found = window.committed.generation, window.committed.describe()
     return WindowSummary(name, status, detail, generation, **_committed(store, found))
-
-
-def open_destination(config: ExportConfig) -> Store:
-    """Return the store that an export writes to."""
-    return open_store(config.destination.url, config.destination.storage_options)
 
 
 def summarise_manifest(store: Store, manifest: Manifest, status: str, detail: str) -> WindowSummary:

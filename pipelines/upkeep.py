@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 
 from pipelines.config import ExportConfig
 from pipelines.errors import QualityError, StorageError
-from pipelines.export import check_owner
 from pipelines.garbage import Garbage, collect_garbage, find_garbage
 from pipelines.manifest import Manifest, list_generations, read_manifest
 from pipelines.plan import Plan, plan_export
@@ -95,7 +94,6 @@ def sweep_export(config: ExportConfig, *, delete: bool, grace: timedelta | None 
         QualityError: a manifest is damaged or of a newer format; nothing was removed.
         StorageError: the destination cannot be listed, read or written.
     """
-    check_owner(config)
     destination = config.destination
     act = collect_garbage if delete else find_garbage
     return act(
@@ -124,7 +122,6 @@ def check_export(config: ExportConfig, *, now: datetime) -> Iterator[Finding]:
     for batch in plan.unreadable:
         yield Finding("batch", ok=False, seen=f"{batch.path}: {batch.unreadable}")
     store = open_store(config.destination.url, config.destination.storage_options)
-    check_owner(config)
     probe = f"_meta/tmp/probe-{uuid.uuid4().hex}"
     if not store.create(probe, b"written by `request-logs check`\n"):
         raise StorageError(f"{store.url}: a new name is taken already", url=store.url)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
+import pipelines.accounting
 import pipelines.export
 import pipelines.plan
 from pipelines.config import parse_bytes
@@ -643,7 +644,7 @@ def test_partitions_that_differ_in_case_alone_keep_their_records(site):
 def test_one_of_two_runs_at_once_commits(site, monkeypatch):
     put_two_days(site)
     config = make_config(site)
-    barrier = pipelines.export._check_rejects  # noqa: SLF001 - the moment before the commit
+    barrier = pipelines.accounting.check_rejects
     from threading import Barrier  # noqa: PLC0415 - this test alone
 
     meet = Barrier(2, timeout=60)
@@ -652,7 +653,7 @@ def test_one_of_two_runs_at_once_commits(site, monkeypatch):
         barrier(*args)
         meet.wait()
 
-    monkeypatch.setattr(pipelines.export, "_check_rejects", wait)
+    monkeypatch.setattr(pipelines.export, "check_rejects", wait)
     with ThreadPoolExecutor(2) as pool:
         runs = [pool.submit(run_export, config, now=NOW) for _ in range(2)]
     found = [run.result().windows[0] for run in runs]
@@ -667,7 +668,7 @@ def test_one_of_two_runs_at_once_commits(site, monkeypatch):
 @pytest.mark.parametrize("same", [True, False], ids=["same-inputs", "other-inputs"])
 def test_run_that_comes_second_says_who_was_first_and_when(site, monkeypatch, same):
     put_two_days(site)
-    check = pipelines.export._check_rejects  # noqa: SLF001 - the moment before the commit
+    check = pipelines.accounting.check_rejects
     rivals: list[Any] = []
 
     def overtake(*args):
@@ -676,7 +677,7 @@ def test_run_that_comes_second_says_who_was_first_and_when(site, monkeypatch, sa
             rivals.append(None)
             rivals[0] = export(make_config(site, where=None if same else "model = 'o1'"))
 
-    monkeypatch.setattr(pipelines.export, "_check_rejects", overtake)
+    monkeypatch.setattr(pipelines.export, "check_rejects", overtake)
 
     (window,) = export(make_config(site)).windows
 
@@ -690,13 +691,13 @@ def test_run_that_comes_second_says_who_was_first_and_when(site, monkeypatch, sa
 
 def test_part_that_is_gone_before_the_commit_fails_the_window(site, monkeypatch):
     put_two_days(site)
-    check = pipelines.export._check_rejects  # noqa: SLF001 - the moment before the commit
+    check = pipelines.accounting.check_rejects
 
     def lose_a_part(*args):
         check(*args)
         site.destination.delete(args[3].parts[0].path)
 
-    monkeypatch.setattr(pipelines.export, "_check_rejects", lose_a_part)
+    monkeypatch.setattr(pipelines.export, "check_rejects", lose_a_part)
     summary = run_export(make_config(site), now=NOW)
 
     assert "is not there" in summary.failed[0].error

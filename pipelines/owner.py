@@ -1,0 +1,63 @@
+"""Whose destination is it: the owner record, written once, create-only."""
+
+import json
+from typing import Any
+
+from pipelines.config import ExportConfig
+from pipelines.errors import ConfigError
+from pipelines.inputs import grid_of
+from pipelines.layout import OWNER_PATH
+from pipelines.storage import Store, open_store
+from pipelines.windows import format_duration
+
+
+def open_destination(config: ExportConfig) -> Store:
+    """Return the store that an export writes to."""
+    return open_store(config.destination.url, config.destination.storage_options)
+
+
+def claim_destination(config: ExportConfig) -> None:
+    """Write the destination's owner record, or check that it is this export's.
+
+    Raises:
+        ConfigError: the destination belongs to another export, source or grid.
+    """
+    data = json.dumps(_owner(config), ensure_ascii=False, indent=1).encode() + b"\n"
+    if not open_destination(config).create(OWNER_PATH, data):
+        check_owner(config)
+
+
+def check_owner(config: ExportConfig) -> bool:
+    """Return whether the destination has an owner record, which then is this export's.
+
+    Raises:
+        ConfigError: the destination belongs to another export, source or grid.
+    """
+    store = open_destination(config)
+    if store.stat(OWNER_PATH) is None:
+        return False
+    found = json.loads(store.read_bytes(OWNER_PATH))
+    for key, value in _owner(config).items():
+        if found.get(key) != value:
+            raise ConfigError(
+                f"destination.url: {store.url} belongs to another {key}: {_shown(found.get(key))}, "
+                f"where this config has {_shown(value)}; take a new destination"
+            )
+    return True
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"windows every {value.get('every')} from {value.get('origin')}"
+    return "no window" if value is None else repr(value)
+
+
+def _owner(config: ExportConfig) -> dict[str, Any]:
+    grid = grid_of(config)
+    return {
+        "export": config.name,
+        "source": config.source.url,
+        "grid": None
+        if grid is None
+        else {"every": format_duration(grid.every), "origin": grid.origin.isoformat()},
+    }
