@@ -4,14 +4,13 @@ import functools
 import importlib.resources
 import os
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from tempfile import mkdtemp
 
 import duckdb
 
 from pipelines.errors import ConfigError, ContractError, PipelineError, ResourceError
+from pipelines.scratch import open_scratch
 
 _MACROS = (
     "single_line",
@@ -72,30 +71,29 @@ def connect(
             f"memory_limit: {memory_limit} bytes is too little for DuckDB; "
             f"give at least {_MIN_MEMORY_BYTES}"
         )
-    spill = mkdtemp(prefix="request-logs-spill-")
-    con = duckdb.connect(
-        config={
-            "memory_limit": f"{memory_limit}B",
-            "threads": threads or os.cpu_count() or 1,
-            "temp_directory": spill,
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-        }
-    )
-    try:
-        con.execute("set TimeZone = 'UTC'")
-        con.execute("set preserve_insertion_order = true")
-        con.execute("set arrow_large_buffer_size = true")
-        for macro in _MACROS:
-            con.execute(statement(macro))
-        folders = [folder.rstrip("/") + "/" for folder in readable]
-        con.execute("set allowed_directories = $folders", {"folders": folders})
-        con.execute("set enable_external_access = false")
-        con.execute("set lock_configuration = true")
-        yield con
-    finally:
-        con.close()
-        shutil.rmtree(spill, ignore_errors=True)
+    with open_scratch() as spill:
+        con = duckdb.connect(
+            config={
+                "memory_limit": f"{memory_limit}B",
+                "threads": threads or os.cpu_count() or 1,
+                "temp_directory": str(spill),
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+            }
+        )
+        try:
+            con.execute("set TimeZone = 'UTC'")
+            con.execute("set preserve_insertion_order = true")
+            con.execute("set arrow_large_buffer_size = true")
+            for macro in _MACROS:
+                con.execute(statement(macro))
+            folders = [folder.rstrip("/") + "/" for folder in readable]
+            con.execute("set allowed_directories = $folders", {"folders": folders})
+            con.execute("set enable_external_access = false")
+            con.execute("set lock_configuration = true")
+            yield con
+        finally:
+            con.close()
 
 
 @contextmanager
