@@ -3,7 +3,7 @@
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -158,9 +158,19 @@ class Verdict:
 
 
 def judge_killed(
-    config: ExportConfig, before: dict[str, Generation], wanted: dict[str, Generation]
+    config: ExportConfig,
+    before: Mapping[str, Generation],
+    wanted: Mapping[str, Generation],
+    older: Iterable[Mapping[str, Generation]] = (),
 ) -> Verdict:
-    """What readers see between a kill and the next run: each window whole, old or new."""
+    """What readers see between a kill and the next run: each window whole, old or new.
+
+    Args:
+        config: the export that was killed.
+        before: what was committed before.
+        wanted: what a run that was never killed committed since.
+        older: what was committed earlier still; parts of it may not be removed yet.
+    """
     found = read_generations(config)
     problems = list(verify_export(config, deep=True).problems)
     problems += [
@@ -170,7 +180,8 @@ def judge_killed(
     ]
     known = {
         path: data
-        for generation in (*before.values(), *wanted.values())
+        for state in (before, wanted, *older)
+        for generation in state.values()
         for path, data in generation.parts.items()
     }
     store = open_destination(config)
@@ -184,7 +195,7 @@ def judge_killed(
 
 
 def judge_finished(
-    site: Any, config: ExportConfig, wanted: dict[str, Generation], scratch: Path
+    site: Any, config: ExportConfig, wanted: Mapping[str, Generation], scratch: Path
 ) -> Verdict:
     """What is there after a clean run, against what a run that was never killed left."""
     found = read_generations(config)
@@ -219,7 +230,9 @@ def _is_json(line: bytes) -> bool:
         return False
 
 
-def _differences(found: dict[str, Generation], wanted: dict[str, Generation]) -> Iterator[str]:
+def _differences(
+    found: Mapping[str, Generation], wanted: Mapping[str, Generation]
+) -> Iterator[str]:
     if found.keys() != wanted.keys():
         yield f"windows {sorted(found)} are committed, not {sorted(wanted)}"
     for window in sorted(found.keys() & wanted.keys()):
@@ -261,7 +274,7 @@ def list_strays(site: Any, config: ExportConfig, scratch: Path) -> Iterator[str]
     yield from (upload["Key"] for upload in found.get("Uploads", []))
 
 
-def first_generations(wanted: dict[str, Generation]) -> dict[str, Generation]:
+def first_generations(wanted: Mapping[str, Generation]) -> dict[str, Generation]:
     """What a destination that was empty gets: the same parts, as first generations."""
     return {window: replace(found, number=1) for window, found in wanted.items()}
 
