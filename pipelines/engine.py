@@ -84,6 +84,8 @@ def connect(
         try:
             con.execute("set TimeZone = 'UTC'")
             con.execute("set preserve_insertion_order = true")
+            # On by default where DuckDB was imported without a script, and it writes to stdout.
+            con.execute("set enable_progress_bar = false")
             con.execute("set arrow_large_buffer_size = true")
             for macro in _MACROS:
                 con.execute(statement(macro))
