@@ -86,7 +86,8 @@ class Job:
 def start(job: Job) -> Any:
     """Start a child; its `exitcode` is -9 once it has killed itself, 0 when it came through."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["tests.crash", "pipelines.s3"])  # imports once, not per child
+    # Imports once, not per child; pyarrow asks pandas what an array is, where there is pandas.
+    context.set_forkserver_preload(["tests.crash", "pipelines.s3", "pandas"])
     job.scratch.mkdir(parents=True, exist_ok=True)
     process = context.Process(target=_run_child, args=(job,))
     process.start()
