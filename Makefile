@@ -15,7 +15,7 @@ unexport PREFECT_API_URL PREFECT_API_KEY PREFECT_PROFILE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo check test bench bench-quick lock clean
+.PHONY: help install demo check test soak bench bench-quick lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ check: $(STAMP) ## lint, format, types and import rules
 
 test: check ## check, then all tests with branch coverage
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+soak: $(STAMP) ## kill 200 exports at random and count what that cost
+	$(BIN)/python -m tests.soak --kills 200
 
 bench: $(STAMP) ## paired runs against other tools on 1 GB
 	$(BIN)/python -m tests.benchmarks.paired --gb 1

@@ -4,16 +4,15 @@ import functools
 import importlib.resources
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from tempfile import mkdtemp
 
 import duckdb
 import pyarrow as pa
 
 from pipelines.errors import ConfigError, ContractError, PipelineError, ResourceError
 from pipelines.interrupts import interruptible
+from pipelines.scratch import open_scratch
 
 _MACROS = (
     "single_line",
@@ -77,31 +76,32 @@ def connect(
             f"memory_limit: {memory_limit} bytes is too little for DuckDB; "
             f"give at least {_MIN_MEMORY_BYTES}"
         )
-    spill = mkdtemp(prefix="request-logs-spill-")
-    con = duckdb.connect(
-        config={
-            "memory_limit": f"{memory_limit}B",
-            "threads": threads or os.cpu_count() or 1,
-            "temp_directory": spill,
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-        }
-    )
-    try:
-        con.execute("set TimeZone = 'UTC'")
-        con.execute("set preserve_insertion_order = true")
-        con.execute("set arrow_large_buffer_size = true")
-        for macro in _MACROS:
-            con.execute(statement(macro))
-        folders = [folder.rstrip("/") + "/" for folder in readable]
-        con.execute("set allowed_directories = $folders", {"folders": folders})
-        con.execute("set enable_external_access = false")
-        con.execute("set lock_configuration = true")
-        with interruptible(con):
-            yield con
-    finally:
-        con.close()
-        shutil.rmtree(spill, ignore_errors=True)
+    with open_scratch() as spill:
+        con = duckdb.connect(
+            config={
+                "memory_limit": f"{memory_limit}B",
+                "threads": threads or os.cpu_count() or 1,
+                "temp_directory": str(spill),
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+            }
+        )
+        try:
+            con.execute("set TimeZone = 'UTC'")
+            con.execute("set preserve_insertion_order = true")
+            # On by default where DuckDB was imported without a script, and it writes to stdout.
+            con.execute("set enable_progress_bar = false")
+            con.execute("set arrow_large_buffer_size = true")
+            for macro in _MACROS:
+                con.execute(statement(macro))
+            folders = [folder.rstrip("/") + "/" for folder in readable]
+            con.execute("set allowed_directories = $folders", {"folders": folders})
+            con.execute("set enable_external_access = false")
+            con.execute("set lock_configuration = true")
+            with interruptible(con):
+                yield con
+        finally:
+            con.close()
 
 
 def read_table(

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from typing import Any
 
 import duckdb
@@ -97,6 +99,18 @@ def test_spill_folder_goes_with_the_connection(tmp_path, monkeypatch):
         assert len(list(tmp_path.iterdir())) == 1
 
     assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_drawn_on_stdout_where_no_script_was_started():
+    code = (
+        "from pipelines.engine import connect\n"
+        "with connect(memory_limit=10**9, threads=1) as con:\n"
+        "    print(con.execute(\"select current_setting('enable_progress_bar')\").fetchone()[0])"
+    )
+
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - our own arguments
+
+    assert found.stdout.strip() == "False"
 
 
 def test_memory_limit_below_what_duckdb_needs_is_a_config_error():

@@ -1,10 +1,9 @@
 """Batches on a local disk for DuckDB: footers, and sparse copies that hold only what is read."""
 
-import shutil
 import struct
 from collections.abc import Collection, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from tempfile import mkdtemp
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import BatchChangedError, ContractError
+from pipelines.scratch import open_scratch
 from pipelines.storage import Store
 
 _TAIL_BYTES = 64 * 1024  # most footers fit: one request a batch
@@ -50,7 +50,8 @@ class Spool:
         self._store = store
         self._count = 0
         self.in_place = store.is_local
-        self.folder = Path(mkdtemp(prefix="request-logs-spool-"))
+        self._scratch = ExitStack()
+        self.folder = self._scratch.enter_context(open_scratch())
         self.fetched_bytes = 0
 
     def __enter__(self) -> Self:
@@ -61,7 +62,7 @@ class Spool:
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         """Remove every copy."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._scratch.close()
 
     def materialise(
         self, path: str, etag: str, size: int, rows: tuple[int, int], columns: Collection[str]
