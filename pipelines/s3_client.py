@@ -6,19 +6,18 @@ their writer fails.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError
 from s3fs import S3FileSystem
 
 from pipelines.errors import ConfigError
 from pipelines.s3_errors import CHANGED, MISSING, error_code, without_secrets
-from pipelines.s3_retry import Retries
+from pipelines.s3_retry import ATTEMPTS, Retries
 
 _T = TypeVar("_T")
 _CONFIG = {
@@ -100,7 +99,8 @@ class Client:
             return answer if take is None else await take(answer)
 
         retries: Retries = vars(fs)["request_retries"]
-        return await retries.run(f"{operation} on s3://{self.bucket}", send)
+        kind = f"{operation} on s3://{self.bucket}"
+        return await retries.run(kind, send, attempts=_attempts(self.options))
 
 
 Taker = Callable[[dict[str, Any]], Awaitable[Any]]
@@ -120,14 +120,14 @@ def _connect(options: str) -> S3FileSystem:
     settings = json.loads(options)
     config = _CONFIG | settings.get("config_kwargs", {})
     try:
-        asked = AioConfig(**config).retries or {}
+        _attempts(options)
         # Requests are sent again in `Retries` alone: more layers would square the attempts.
-        config["retries"] = asked | {"total_max_attempts": 1}
+        config["retries"] = config.get("retries", {}) | {"total_max_attempts": 1}
         config["retries"].pop("max_attempts", None)
         settings["config_kwargs"] = config
         fs = S3FileSystem(use_listings_cache=False, **settings)  # cached by fsspec, per process
         fs.retries = 1
-        vars(fs).setdefault("request_retries", Retries(_attempts(asked)))
+        vars(fs).setdefault("request_retries", Retries())
         fs.s3  # noqa: B018 - connects on first use
     except (BotoCoreError, TypeError, ValueError) as exc:
         raise ConfigError(
@@ -136,8 +136,7 @@ def _connect(options: str) -> S3FileSystem:
     return fs
 
 
-def _attempts(asked: Mapping[str, Any]) -> int | None:
-    """Return how often the storage options ask to send a request; botocore has two names for it."""
-    if "total_max_attempts" in asked:
-        return int(asked["total_max_attempts"])
-    return int(asked["max_attempts"]) + 1 if "max_attempts" in asked else None
+def _attempts(options: str) -> int:
+    """Return how often a request is sent; botocore has two names for it, one of them less one."""
+    asked = json.loads(options).get("config_kwargs", {}).get("retries", {})
+    return int(asked.get("total_max_attempts", asked.get("max_attempts", ATTEMPTS - 1) + 1))

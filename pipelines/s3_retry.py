@@ -7,6 +7,7 @@ when its quota is used up (500 tokens, 5 to 14 a retry).
 import asyncio
 import logging
 import random
+import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -16,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 # Where 30 % of requests fail, one in 170,000 fails ten times. Nine pauses come to half a minute.
-_ATTEMPTS = 10
+ATTEMPTS = 10
 _DOUBTFUL_ATTEMPTS = 5
 _BROKEN_ATTEMPTS = 2
 _FIRST_PAUSE_SECONDS = 0.1
@@ -31,18 +32,20 @@ class Retries:
     request was given up, the others get few until one works: a dead store ends a run soon.
     """
 
-    def __init__(self, attempts: int | None = None) -> None:
-        """Send each request so many times at most."""
-        self._attempts = _ATTEMPTS if attempts is None else attempts
+    def __init__(self) -> None:
+        """Start with nothing known."""
         self._worked: set[str] = set()
         self._broken = False
 
-    async def run(self, kind: str, send: Callable[[], Awaitable[_T]]) -> _T:
+    async def run(
+        self, kind: str, send: Callable[[], Awaitable[_T]], *, attempts: int = ATTEMPTS
+    ) -> _T:
         """Return what `send` returns, called again while the store fails for a moment.
 
         Args:
             kind: operation and bucket, which a permission is for.
             send: sends the request from its start, and reads the answer to its end.
+            attempts: calls at most.
         """
         attempt = 1
         while True:
@@ -51,7 +54,7 @@ class Retries:
             except FOREIGN as exc:
                 if not (is_transient(exc) or is_doubtful(exc)):
                     raise
-                if attempt >= self._attempts_after(exc, kind):
+                if attempt >= min(attempts, self._attempts_after(exc, kind)):
                     self._broken = True
                     raise
                 pause = _pause_seconds(attempt)
@@ -65,10 +68,10 @@ class Retries:
                 return answer
 
     def _attempts_after(self, exc: BaseException, kind: str) -> int:
-        attempts = self._attempts
-        if is_doubtful(exc) and kind not in self._worked:
-            attempts = min(attempts, _DOUBTFUL_ATTEMPTS)
-        return min(attempts, _BROKEN_ATTEMPTS) if self._broken else attempts
+        if self._broken:
+            return _BROKEN_ATTEMPTS
+        new = is_doubtful(exc) and kind not in self._worked
+        return _DOUBTFUL_ATTEMPTS if new else sys.maxsize
 
 
 def _pause_seconds(attempt: int) -> float:

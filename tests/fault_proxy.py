@@ -1,7 +1,7 @@
 """A reverse proxy in front of S3 that breaks some requests on purpose, and counts them.
 
 The Host header goes through as it came, because the signature covers it. Which requests break
-depends on a seed and the number of the request alone.
+depends on a seed, and on how many that might have broken came before.
 """
 
 import http.client
@@ -35,7 +35,7 @@ _ANSWERS = {
     "403": (403, "AccessDenied", "Access Denied."),
 }
 _SLOW_PIECE, _SLOW_PAUSE = 100, 0.1
-_SLOW_AT_MOST = 4096  # bytes; larger answers pass, so that tests end
+_SLOW_AT_MOST = 2048  # bytes; larger answers pass, so that tests end
 _STALL_SECONDS = 120  # far past any timeout of a test; the proxy's end ends it
 _HOP_BY_HOP = {"connection", "expect", "keep-alive", "transfer-encoding", "content-length"}
 
@@ -83,6 +83,7 @@ class Proxy(ThreadingHTTPServer):
         """Break requests this way from now on, and count from 0."""
         with self._lock:
             self._faults = faults
+            self._breakable = 0
             self.log = []
 
     def methods(self):
@@ -97,14 +98,14 @@ class Proxy(ThreadingHTTPServer):
         """Log a request, and return how it breaks."""
         with self._lock:
             faults = self._faults
-            dice = random.Random(f"{faults.seed}/{len(self.log)}")  # noqa: S311 - no secret
+            fault = ""
             possible = [kind for kind in faults.kinds if method in KINDS[kind]]
-            if not re.search(faults.matching, f"{method} {path}"):
-                possible = []
-            if faults.at_most is not None and self.faults().total() >= faults.at_most:
-                possible = []
-            broken = possible and dice.random() < faults.rate
-            fault = dice.choice(possible) if broken else ""
+            spent = self.faults().total() == faults.at_most
+            if possible and not spent and re.search(faults.matching, f"{method} {path}"):
+                dice = random.Random(f"{faults.seed}/{self._breakable}")  # noqa: S311 - no secret
+                self._breakable += 1
+                if dice.random() < faults.rate:
+                    fault = dice.choice(possible)
             self.log.append(Request(method, path, fault))
             return fault
 
