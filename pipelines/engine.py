@@ -90,6 +90,8 @@ def connect(
     try:
         con.execute("set TimeZone = 'UTC'")
         con.execute("set preserve_insertion_order = true")
+        # DuckDB takes workers of Dask or multiprocessing for a notebook, and draws on stdout.
+        con.execute("set enable_progress_bar = false")
         con.execute("set arrow_large_buffer_size = true")
         for macro in _MACROS:
             con.execute(statement(macro))
