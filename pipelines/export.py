@@ -16,6 +16,7 @@ from pipelines.errors import (
     ConfigError,
     ContractError,
     PipelineError,
+    StorageError,
 )
 from pipelines.executors import InlineExecutor
 from pipelines.garbage import clean_up
@@ -50,6 +51,7 @@ from pipelines.windows import UNDATED
 logger = logging.getLogger(__name__)
 
 _REPLANS = 3  # a source whose batches are overwritten all the time is not read consistently
+_BROKEN_WINDOWS = 3  # failed by the store one after the other: the rest would only take their time
 
 
 def run_export(
@@ -95,16 +97,24 @@ def run_export(
         on_plan(plan)
     log = StateLog(open_destination(config))
     summaries = []
+    broken = 0
     try:
         for window in plan.windows:
+            if broken >= _BROKEN_WINDOWS and window.status in TO_DO:
+                error = f"not tried: the store failed the {broken} windows before"
+                summaries.append(replace(summarise(plan, window), status="failed", error=error))
+                continue
             try:
                 summary = export_window(
                     plan, window, executor=executor, progress=progress, on_commit=log.add
                 )
+                broken = 0 if window.status in TO_DO else broken
             except ConfigError:
                 raise
             except PipelineError as exc:
                 summary = replace(summarise(plan, window), status="failed", error=str(exc))
+                by_store = isinstance(exc, StorageError) and not isinstance(exc, BatchChangedError)
+                broken = broken + 1 if by_store else 0
             summaries.append(summary)
     finally:
         log.flush()

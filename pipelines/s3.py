@@ -1,9 +1,7 @@
 """A prefix of an S3 bucket as a store: listed fresh, read under an ETag, never written over."""
 
 import asyncio
-import logging
 import os
-import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,17 +17,14 @@ from typing import Any
 from pipelines.errors import BatchChangedError, StorageError
 from pipelines.objects import StoredObject, check_path
 from pipelines.s3_client import Client, Sender
-from pipelines.s3_errors import BROKEN_BODY, MISSING, error_code, s3_errors
+from pipelines.s3_errors import MISSING, error_code, s3_errors
 from pipelines.s3_upload import S3Upload
-
-logger = logging.getLogger(__name__)
 
 _LISTINGS = 16
 _LISTING_LEVELS = 3
 _GET_BYTES = 8 * 1024 * 1024
 _GETS_IN_FLIGHT = 4
 _READ_BYTES = 1024 * 1024
-_BODY_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,33 +238,27 @@ class Bucket:
         parameters = {"Key": self._key(path)}
         parameters |= {"Range": wanted} if wanted else {}
         parameters |= {"IfMatch": f'"{etag}"'} if etag else {}
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                answer = await send("get_object", **parameters)
-            except OSError as exc:
-                if etag and error_code(exc) in MISSING:
-                    gone = f"{url} was removed since it was listed"
-                    raise BatchChangedError(gone, url=url) from exc
-                raise
+
+        async def take(answer: dict[str, Any]) -> int:
             if etag and answer["ETag"].strip('"') != etag:  # a store that ignores If-Match
                 raise BatchChangedError(f"{url} was overwritten since it was listed", url=url)
             if wanted and "ContentRange" not in answer:
                 raise StorageError(f"cannot read {url}: the store ignores byte ranges", url=url)
             offset = 0
-            try:
-                async with answer["Body"] as body:
-                    while chunk := await body.read(_READ_BYTES):
-                        keep(offset, chunk)
-                        offset += len(chunk)
-            except BROKEN_BODY:
-                if attempt == _BODY_ATTEMPTS:
-                    raise
-                logger.info("the connection broke while %s was read: reading it again", url)
-                await asyncio.sleep(random.uniform(0.5, 1) * 2**attempt / 2)  # noqa: S311 - jitter
-            else:
-                return offset
+            async with answer["Body"] as body:
+                while chunk := await body.read(_READ_BYTES):
+                    keep(offset, chunk)
+                    offset += len(chunk)
+            return offset
+
+        try:
+            fetched: int = await send("get_object", take, **parameters)
+        except OSError as exc:
+            if etag and error_code(exc) in MISSING:
+                gone = f"{url} was removed since it was listed"
+                raise BatchChangedError(gone, url=url) from exc
+            raise
+        return fetched
 
     def _key(self, path: str) -> str:
         return self._base + check_path(path, self.absolute_url(""))

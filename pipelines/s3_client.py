@@ -6,7 +6,7 @@ their writer fails.
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,14 +17,12 @@ from s3fs import S3FileSystem
 
 from pipelines.errors import ConfigError
 from pipelines.s3_errors import CHANGED, MISSING, error_code, without_secrets
+from pipelines.s3_retry import ATTEMPTS, Retries
 
 _T = TypeVar("_T")
-# Five attempts at a host that swallows packets, with botocore's pauses (up to 1, 2, 4 and 8 s), end
-# within 30 s. What is connected and slow gets its minute.
 _CONFIG = {
     "connect_timeout": 3,
-    "read_timeout": 60,
-    "retries": {"mode": "standard", "total_max_attempts": 5},
+    "read_timeout": 30,  # without a byte; ten attempts at a silent store end in five minutes
     "max_pool_connections": 64,
 }
 
@@ -45,7 +43,7 @@ class Client:
         return urlsplit(str(_connect(self.options).s3.meta.endpoint_url)).hostname or ""
 
     def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
-        """Send a request and return its answer."""
+        """Send a request, again while the store fails for a moment, and return its answer."""
         return wait_for(self.start(operation, **parameters))
 
     def start(self, operation: str, **parameters: Any) -> "Future[dict[str, Any]]":
@@ -54,11 +52,15 @@ class Client:
         return asyncio.run_coroutine_threadsafe(self._request(fs, operation, parameters), fs.loop)
 
     def run(self, work: Callable[["Sender"], Coroutine[Any, Any, _T]]) -> _T:
-        """Run a coroutine that sends several requests, and return its result."""
+        """Run a coroutine that sends several requests, and return its result.
+
+        Its `send(operation, take=…, **parameters)` returns what the coroutine function `take` makes
+        of the answer; it gets another answer when the connection breaks while it reads the body.
+        """
         fs = _connect(self.options)
 
-        async def send(operation: str, **parameters: Any) -> dict[str, Any]:
-            return await self._request(fs, operation, parameters)
+        async def send(operation: str, take: Taker, **parameters: Any) -> Any:
+            return await self._request(fs, operation, parameters, take)
 
         return wait_for(asyncio.run_coroutine_threadsafe(work(send), fs.loop))
 
@@ -81,16 +83,28 @@ class Client:
                 raise
 
     async def _request(
-        self, fs: S3FileSystem, operation: str, parameters: dict[str, Any]
-    ) -> dict[str, Any]:
-        # The public call_s3 blocks; this is the coroutine it runs.
-        answer: dict[str, Any] = await fs._call_s3(  # noqa: SLF001 - see above
-            operation, Bucket=self.bucket, **parameters
-        )
-        return answer
+        self,
+        fs: S3FileSystem,
+        operation: str,
+        parameters: dict[str, Any],
+        take: "Taker | None" = None,
+    ) -> Any:
+        async def send() -> Any:
+            if "Body" in parameters:
+                parameters["Body"].seek(0)
+            # The public call_s3 blocks; this is the coroutine it runs.
+            answer = await fs._call_s3(  # noqa: SLF001 - see above
+                operation, Bucket=self.bucket, **parameters
+            )
+            return answer if take is None else await take(answer)
+
+        retries: Retries = vars(fs)["request_retries"]
+        kind = f"{operation} on s3://{self.bucket}"
+        return await retries.run(kind, send, attempts=_attempts(self.options))
 
 
-Sender = Callable[..., Coroutine[Any, Any, dict[str, Any]]]
+Taker = Callable[[dict[str, Any]], Awaitable[Any]]
+Sender = Callable[..., Coroutine[Any, Any, Any]]
 
 
 def wait_for(future: "Future[_T]") -> _T:
@@ -104,13 +118,25 @@ def wait_for(future: "Future[_T]") -> _T:
 
 def _connect(options: str) -> S3FileSystem:
     settings = json.loads(options)
-    settings["config_kwargs"] = _CONFIG | settings.get("config_kwargs", {})
+    config = _CONFIG | settings.get("config_kwargs", {})
     try:
+        _attempts(options)
+        # Requests are sent again in `Retries` alone: more layers would square the attempts.
+        config["retries"] = config.get("retries", {}) | {"total_max_attempts": 1}
+        config["retries"].pop("max_attempts", None)
+        settings["config_kwargs"] = config
         fs = S3FileSystem(use_listings_cache=False, **settings)  # cached by fsspec, per process
-        fs.retries = 1  # botocore has retried already, with jitter; s3fs would square the attempts
+        fs.retries = 1
+        vars(fs).setdefault("request_retries", Retries())
         fs.s3  # noqa: B018 - connects on first use
     except (BotoCoreError, TypeError, ValueError) as exc:
         raise ConfigError(
             f"these storage_options do not work: {without_secrets(str(exc))}"
         ) from exc
     return fs
+
+
+def _attempts(options: str) -> int:
+    """Return how often a request is sent; botocore has two names for it, one of them less one."""
+    asked = json.loads(options).get("config_kwargs", {}).get("retries", {})
+    return int(asked.get("total_max_attempts", asked.get("max_attempts", ATTEMPTS - 1) + 1))

@@ -19,15 +19,14 @@ from pipelines.errors import (
 )
 from pipelines.objects import exhausted
 
-# A connection that broke while an object's bytes came: botocore retries requests, not bodies.
-BROKEN_BODY = (
+_BROKEN = (  # a connection that was made, also while an answer's bytes came
     aiohttp.ClientError,
     boto.HTTPClientError,
     boto.IncompleteReadError,
     ConnectionError,
     TimeoutError,
 )
-_FOREIGN = (OSError, aiohttp.ClientError, boto.BotoCoreError, boto.ClientError, ResponseParserError)
+FOREIGN = (OSError, aiohttp.ClientError, boto.BotoCoreError, boto.ClientError, ResponseParserError)
 _HTTP_SERVER_ERROR = 500
 _HTTP_NOT_IMPLEMENTED = 501
 CHANGED = {"PreconditionFailed", "412"}
@@ -44,6 +43,7 @@ _BUSY = {
     *("SlowDown", "ServiceUnavailable", "InternalError", "OperationAborted", "RequestTimeout"),
     *("Throttling", "ThrottlingException", "TooManyRequests", "RequestLimitExceeded", "429"),
     *("BandwidthLimitExceeded", "ConditionalRequestConflict", "XAmzContentSHA256Mismatch", "409"),
+    *("IncompleteBody", "BadDigest"),  # the bytes sent did not arrive as they were
 }
 _EXPIRED = "the session token has expired: renew the credentials"
 _REGION = "the bucket is in another region: set AWS_DEFAULT_REGION or client_kwargs.region_name"
@@ -82,14 +82,27 @@ def s3_errors(doing: str, url: str, permission: str) -> Iterator[None]:
     """Turn what the body raises into one of ours; `permission` is what a 403 asks for."""
     try:
         yield
-    except _FOREIGN as exc:
+    except FOREIGN as exc:
         raise _explain(exc, f"cannot {doing} {url}", url, permission) from exc
 
 
 def error_code(exc: BaseException) -> str:
     """Return the S3 error code behind an exception (`404` where S3 gave none), or ''."""
     error = _client_error(exc)
-    return str(error.response.get("Error", {}).get("Code", "")) if error else ""
+    return _code(error.response) if error else ""
+
+
+def is_transient(exc: BaseException) -> bool:
+    """Return whether the store was busy or broken for a moment: the same request may work soon."""
+    if (answer := _client_error(exc)) is not None:
+        return _is_busy(answer.response)
+    return isinstance(exc, _BROKEN) or _was_reset(exc)
+
+
+def is_doubtful(exc: BaseException) -> bool:
+    """Return whether a config's mistake looks the same as a moment's trouble."""
+    unreachable = isinstance(exc, _UNREACHABLE) and not _was_reset(exc)
+    return error_code(exc) in _DENIED or unreachable
 
 
 def _client_error(exc: BaseException | None) -> boto.ClientError | None:
@@ -114,7 +127,7 @@ def _explain(exc: Exception, failed: str, url: str, permission: str) -> Pipeline
         reason = f"no TLS with {_host(exc)}: check {_ENDPOINT}, https or http, and its certificate"
     elif isinstance(exc, _UNREACHABLE) and not _was_reset(exc):
         reason = f"nothing answers at {_host(exc)}: check {_ENDPOINT}, its name and the network"
-    elif isinstance(exc, (*BROKEN_BODY, *_UNREACHABLE)):
+    elif isinstance(exc, (*_BROKEN, *_UNREACHABLE)):
         error = ThrottledError
         reason = f"the connection broke or timed out ({type(exc).__name__}): run again"
     elif isinstance(exc, ResponseParserError):
@@ -127,8 +140,7 @@ def _explain(exc: Exception, failed: str, url: str, permission: str) -> Pipeline
 def _explain_answer(
     response: dict[str, Any], url: str, permission: str
 ) -> tuple[type[StorageError], str]:
-    code = str(response.get("Error", {}).get("Code", ""))
-    status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    code, status = _code(response), _status(response)
     said = without_secrets(str(response.get("Error", {}).get("Message", "")))
     error: type[StorageError] = StorageError
     if code in CHANGED:
@@ -147,7 +159,7 @@ def _explain_answer(
         reason = "no such object"
     elif code in MISSING:
         reason = f"not found: check the URL and {_ENDPOINT}"
-    elif code in _BUSY or (status >= _HTTP_SERVER_ERROR and status != _HTTP_NOT_IMPLEMENTED):
+    elif _is_busy(response):
         error = ThrottledError
         reason = f"the store is busy or broken ({code or status}): run again later"
     else:
@@ -155,8 +167,25 @@ def _explain_answer(
     return error, reason
 
 
-def _was_reset(exc: boto.BotoCoreError) -> bool:
+def _is_busy(response: dict[str, Any]) -> bool:
+    code, status = _code(response), _status(response)
+    if code in _REASONS:
+        return False
+    return code in _BUSY or (status >= _HTTP_SERVER_ERROR and status != _HTTP_NOT_IMPLEMENTED)
+
+
+def _code(response: dict[str, Any]) -> str:
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+def _status(response: dict[str, Any]) -> int:
+    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _was_reset(exc: BaseException) -> bool:
     """Tell a connection that broke from one never made; aiobotocore names them alike."""
+    if not isinstance(exc, _UNREACHABLE):
+        return False
     error = exc.kwargs.get("error")
     return isinstance(error, aiohttp.ClientError) and not isinstance(
         error, (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError)

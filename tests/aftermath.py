@@ -12,8 +12,8 @@ from typing import Any
 from pipelines.config import ExportConfig
 from pipelines.local import TEMPORARY
 from pipelines.manifest import Ledger, Manifest, list_generations, read_manifest
+from pipelines.owner import open_destination
 from pipelines.storage import Store
-from pipelines.summary import open_destination
 from pipelines.upkeep import verify_export
 from tests.builders import event, make_config, split_lines, unpack, write_batch
 from tests.crash import AFTER, HAS_GARBAGE_COLLECTION

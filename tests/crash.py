@@ -23,10 +23,11 @@ from typing import Any
 import pipelines
 from pipelines.config import ExportConfig
 from pipelines.export import run_export
+from pipelines.owner import open_destination
 from pipelines.parts import PartWriter
 from pipelines.sources.batches import open_source
 from pipelines.storage import ObjectWriter, Store
-from pipelines.summary import ExportSummary, open_destination
+from pipelines.summary import ExportSummary
 
 AFTER = datetime(2024, 6, 6, 1, tzinfo=UTC)
 _ALL = -60  # seconds: leftovers however young, for S3 tells its time in whole seconds

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.summary import open_destination
+from pipelines.owner import open_destination
 from tests.aftermath import (
     Generation,
     Verdict,
