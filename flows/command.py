@@ -118,7 +118,14 @@ def _summary(plain: dict[str, Any]) -> ExportSummary:
         WindowSummary(**{**window, "ledger": Ledger(**window["ledger"])})
         for window in plain["windows"]
     )
-    return ExportSummary(plain["export"], plain["destination"], plain["batches"], tuple(windows))
+    return ExportSummary(
+        plain["export"],
+        plain["destination"],
+        plain["source"],
+        plain["batches"],
+        tuple(windows),
+        tuple(plain["unreadable"]),
+    )
 
 
 def _leave(codes: Sequence[int]) -> None:

@@ -30,7 +30,7 @@ from pipelines.garbage import clean_up
 from pipelines.owner import open_destination
 from pipelines.plan import Plan, WindowPlan
 from pipelines.states import StateLog
-from pipelines.summary import ExportSummary, WindowSummary, summarise
+from pipelines.summary import ExportSummary, WindowSummary, summarise, summarise_run
 
 MAX_TASK_RUNS = 100  # the server needs 50 to 85 ms of CPU for each
 _SHOWN_FAILURES = 20
@@ -178,8 +178,8 @@ def export_request_logs(
             raise error
         found |= group.summarise(error)
     log.flush()
-    windows = (found.get(w.window.name) or summarise(plan, w) for w in plan.windows)
-    summary = ExportSummary(export.name, export.destination.url, plan.batches, tuple(windows))
+    windows = [found.get(w.window.name) or summarise(plan, w) for w in plan.windows]
+    summary = summarise_run(plan, windows)
     clean_up(export, [window.window for window in summary.written])
     # A flow may return its final state; who calls the flow gets the data in it, or the error.
     return cast("dict[str, Any]", _final_state(summary))

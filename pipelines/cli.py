@@ -146,7 +146,7 @@ def plan(
 def preview(
     config: ConfigPath,
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many records.")] = 3,
-    where: Where = None,
+    where: Annotated[str | None, typer.Option(help="SQL condition over an event's fields.")] = None,
     debug: Debug = False,
 ) -> None:
     """Print the first records, pretty; write nothing."""
@@ -159,7 +159,7 @@ def preview(
         )
         _print_lines(pretty_record(line) for line in lines)
         if not lines:
-            _complain(f"no record: {found.batches} batches, {len(found.windows)} windows")
+            _complain(f"no record: {found.batches} batches at {found.config.source.url}")
 
 
 @app.command()

@@ -19,6 +19,7 @@ from pydantic import (
     PlainSerializer,
     ValidationError,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 
@@ -27,6 +28,7 @@ from pipelines.errors import ConfigError
 from pipelines.explain import explain, shown
 from pipelines.expressions import parse_expression
 from pipelines.filters import EventFilter
+from pipelines.layout import DatePath
 from pipelines.windows import parse_duration
 
 PayloadKind = Literal["json", "text", "json_or_text", "struct"]
@@ -71,7 +73,10 @@ def parse_bytes(value: object) -> int:
 def _instant(value: object) -> object:
     """Aware UTC from a YAML date or datetime or ISO text; a time without zone is UTC."""
     if isinstance(value, str):
-        value = datetime.fromisoformat(value)
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError as exc:
+            raise ValueError("a date or an ISO 8601 time") from exc
     elif isinstance(value, date) and not isinstance(value, datetime):
         value = datetime.combine(value, time())
     if isinstance(value, datetime):
@@ -80,7 +85,9 @@ def _instant(value: object) -> object:
 
 
 def _duration(value: object) -> object:
-    return parse_duration(value) if isinstance(value, str) else value
+    if isinstance(value, timedelta):
+        return value
+    return parse_duration(str(value))  # a bare number has no unit, and is refused with a hint
 
 
 def _lag(value: object) -> object:
@@ -166,6 +173,16 @@ class Source(_Frozen):
     )
     storage_options: dict[str, Any] = Field(default_factory=dict)
     on_unreadable_batch: Literal["fail", "skip"] = "fail"
+
+    @field_validator("date_path")
+    @classmethod
+    def _known_directives(cls, template: str | None) -> str | None:
+        if template is not None:
+            try:
+                DatePath(template)
+            except ConfigError as exc:
+                raise ValueError(str(exc)) from exc
+        return template
 
     @model_validator(mode="after")
     def _kinds_only_on_payloads(self) -> "Source":

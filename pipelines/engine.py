@@ -22,6 +22,7 @@ _MACROS = (
     "json_or_text_payload",
     "malformed_detail",
     "tags_from_list",
+    "tags_from_pairs",
     "tags_from_text",
     "floor_div",
 )
@@ -155,5 +156,11 @@ def _translated(exc: duckdb.Error | OSError, doing: str) -> PipelineError:
 
 
 def _without_values(line: str) -> str:
-    """DuckDB quotes the value it could not convert, which may be an event's own text."""
-    return re.sub(r"(?<=[\s(])(['\"]).*\1", "'…'", line)
+    """DuckDB quotes values, which may be an event's own text: keep what stands before them."""
+    kind, _, rest = line.partition(": ")
+    kept = re.split(r"['\"{\[]|: ", rest, maxsplit=1)[0].rstrip()
+    cut = "" if kept == rest else " …"
+    hint = ""
+    if kind in {"Conversion Error", "Invalid Input Error"}:
+        hint = " (on an event's value: look at `where`, the mapping and `partition_by`)"
+    return f"{kind}: {kept}{cut}{hint}" if rest else kind

@@ -5,12 +5,21 @@ import re
 import types
 import typing
 from collections.abc import Iterator
+from datetime import date
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 _SECRET = re.compile(r"storage|options?\b|secret|passw|token|credential|access", re.IGNORECASE)
 _SHOWN_CHARS = 60
+_MESSAGES = {  # for what pydantic says in Python's words
+    "tuple_type": "must be a list",
+    "model_type": "must be a mapping of keys",
+    "model_attributes_type": "must be a mapping of keys",
+    "dict_type": "must be a mapping of keys",
+    "string_type": "must be text",
+    "string_pattern_mismatch": "begins with a letter or digit and holds only those, '.', '_', '-'",
+}
 
 
 def explain(exc: ValidationError, origin: str, root: type[BaseModel]) -> Iterator[str]:
@@ -21,10 +30,13 @@ def explain(exc: ValidationError, origin: str, root: type[BaseModel]) -> Iterato
         origin: the file's name.
         root: the model that was validated.
     """
-    for error in exc.errors(include_url=False):
-        where = [part for part in error["loc"] if not _is_type_tag(part)]
-        key_path = ".".join(str(part) for part in where) or "(the whole file)"
-        message = error["msg"].removeprefix("Value error, ")
+    errors = exc.errors(include_url=False)
+    places = [_place(error["loc"]) for error in errors]
+    for error, where in zip(errors, places, strict=True):
+        if error["type"] == "string_type" and places.count(where) > 1:
+            continue  # the short form of a key that was given in its long form
+        key_path = ".".join(str(part) for part in where)
+        message = _MESSAGES.get(error["type"], error["msg"].removeprefix("Value error, "))
         secret = _SECRET.search(key_path) is not None
         if error["type"] == "extra_forbidden":
             keys = _keys_at(root, where[:-1])
@@ -40,9 +52,15 @@ def explain(exc: ValidationError, origin: str, root: type[BaseModel]) -> Iterato
             near = difflib.get_close_matches(str(error["input"]), choices, n=1, cutoff=0.4)
             message = f"must be one of {', '.join(choices)}"
             message += f"; did you mean {near[0]!r}?" if near else ""
-        nested = error["type"] == "extra_forbidden" and isinstance(error["input"], dict | list)
-        seen = "" if secret or nested else f" (seen: {shown(error['input'])})"
-        yield f"{origin}: {key_path}: {message}{seen}"
+        nested = error["type"] == "extra_forbidden" and isinstance(error["input"], list)
+        hidden = secret or nested or isinstance(error["input"], dict | BaseModel)
+        seen = "" if hidden else f" (seen: {shown(error['input'])})"
+        yield f"{origin}: {key_path}: {message}{seen}" if where else f"{origin}: {message}"
+
+
+def _place(location: tuple[int | str, ...]) -> list[int | str]:
+    """A location without pydantic's own parts."""
+    return [part for part in location if not _is_type_tag(part)]
 
 
 def _is_type_tag(part: object) -> bool:
@@ -78,5 +96,8 @@ def _model_in(annotation: Any) -> Any:
 
 def shown(value: object) -> str:
     """Return a value as it is written in a message, cut to a line."""
-    text = repr(value)
+    if value is None:
+        return "nothing"
+    text = str(value) if isinstance(value, date) else repr(value)
+    text = re.sub(r"//[^/@\s]+@", "//…@", text)  # a user and a password
     return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"

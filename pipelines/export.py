@@ -45,6 +45,7 @@ from pipelines.summary import (
     WindowSummary,
     summarise,
     summarise_manifest,
+    summarise_run,
 )
 from pipelines.windows import UNDATED
 
@@ -119,7 +120,7 @@ def run_export(
     finally:
         log.flush()
     clean_up(config, [window.window for window in summaries if window.status == "committed"])
-    return ExportSummary(config.name, config.destination.url, plan.batches, tuple(summaries))
+    return summarise_run(plan, summaries)
 
 
 def plan_run(

@@ -74,7 +74,8 @@ class Lines:
         """Say how much there is to do."""
         self._total = events
         if windows:
-            self._stream.write(f"exporting {windows:,} windows, up to {events:,} events\n")
+            noun = "window" if windows == 1 else "windows"
+            self._stream.write(f"exporting {windows:,} {noun}, up to {events:,} events\n")
 
     def add(self, events: int, line_bytes: int) -> None:
         """Say what was done since the last call."""

@@ -25,8 +25,9 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 def describe_run(summary: ExportSummary) -> Iterator[str]:
     """Yield the lines that tell what a run did: counts, rejects by reason, parts, manifests."""
     if not summary.batches:
-        yield "The source holds no batch: nothing to do."
+        yield f"No batch at {summary.source}: nothing to do."
         return
+    yield from describe_unreadable(summary.unreadable)
     same = sum(window.status == "up to date" for window in summary.windows)
     if not summary.written and not summary.failed and same == len(summary.windows):
         yield f"Nothing to do: {_count(same, 'window is', 'windows are')} up to date."
@@ -46,8 +47,8 @@ def describe_run(summary: ExportSummary) -> Iterator[str]:
     reasons = _reasons(ledger.rejected_by, bool(ledger.rejected))
     yield f"  rejected        {ledger.rejected:,}{reasons}"
     yield (
-        f"  parts           {parts:,} in {partitions:,} partitions, {size(stored)} "
-        f"({size(raw)} before compression)"
+        f"  parts           {parts:,} in {_count(partitions, 'partition', 'partitions')}, "
+        f"{size(stored)} ({size(raw)} before compression)"
     )
     yield f"  data            {summary.destination}/data/"
     if written:
@@ -58,6 +59,13 @@ def describe_run(summary: ExportSummary) -> Iterator[str]:
         more = f" and {len(rejects) - 1} more" if rejects[1:] else ""
         yield f"  rejects         {rejects[0]}{more}"
     yield from describe_left(summary)
+
+
+def describe_unreadable(batches: Sequence[str]) -> Iterator[str]:
+    """Yield a line that names batches which cannot be read; none for none."""
+    if batches:
+        more = f" and {len(batches) - 1} more" if len(batches) > 1 else ""
+        yield f"Not readable: {batches[0]}{more}"
 
 
 def describe_left(summary: ExportSummary) -> Iterator[str]:
@@ -73,15 +81,16 @@ def describe_left(summary: ExportSummary) -> Iterator[str]:
 def describe_plan(plan: Plan) -> Iterator[str]:
     """Yield the lines of a plan: each window with its reason, rows and bytes."""
     if not plan.batches:
-        yield "The source holds no batch: nothing to do."
+        yield f"No batch at {plan.config.source.url}: nothing to do."
         return
+    yield from describe_unreadable([f"{b.path}: {b.unreadable}" for b in plan.unreadable])
     todo = plan.to_do
     same = [window for window in plan.windows if window.status == "up to date"]
     shown = [window for window in plan.windows if window.status != "up to date"]
     for window in islice(shown, _SHOWN_WINDOWS):
         lost = f"; a rebuild loses {window.lost_events:,} events" if window.lost_events else ""
         yield (
-            f"{window.window.name:<33}  {window.status:<14}  {window.input.batches:>5} batches  "
+            f"{window.window.name:<33}  {window.status:<14}  batches {window.input.batches:>5}  "
             f"up to {window.input.rows:>9,} events  {size(window.input.bytes):>8}  "
             f"{window.detail}{lost}"
         )
@@ -93,8 +102,9 @@ def describe_plan(plan: Plan) -> Iterator[str]:
         if window.window != UNDATED and window.input.bytes
     )
     yield (
-        f"{len(todo)} windows to write from {size(sum(w.input.bytes for w in todo))} of batches, "
-        f"{parts} or more parts; {len(same)} up to date. Nothing was written."
+        f"{_count(len(todo), 'window', 'windows')} to write from "
+        f"{size(sum(w.input.bytes for w in todo))} of batches, at least "
+        f"{_count(parts, 'part', 'parts')}; {len(same)} up to date. Nothing was written."
     )
 
 

@@ -83,7 +83,8 @@ def compile_rules(
         rules.append((len(dispositions) - 1, condition))
 
     if undated:
-        add(rejects, "rejected", "event_time_missing", "requested_at is null")
+        add(rejects, "rejected", "event_time_missing", "recorded_requested_at is null")
+        add(rejects, "rejected", "event_time_invalid", "requested_at is null")
         add(rejects, "rejected", "event_time_out_of_range", "requested_at is not null")
         return Rules(tuple(dispositions), (), tuple(rejects), superseded=0, duplicate=0)
 
@@ -228,8 +229,11 @@ class Reshape:
     def keys(self, scan: Scan, *, losers: bool) -> Query:
         """Query of the hashes of what would be exported if nothing were a duplicate."""
         sql = event_sql(self.mapping, scan.columns, batch=scan.paths[0])
-        key = "request_json" if self.config.remove_duplicates == "input" else _record(self.config)
-        text = compose("collect_keys", disposed_events=self._disposed(sql, losers=losers), key=key)
+        key, keyed = _record(self.config), "true"
+        if self.config.remove_duplicates == "input":
+            key, keyed = "request_json", "recorded_request is not null"  # none is no equal input
+        disposed = self._disposed(sql, losers=losers)
+        text = compose("collect_keys", disposed_events=disposed, key=key, keyed=keyed)
         return self._bind(text, scan)
 
     def _disposed(self, sql: EventSql, *, losers: bool) -> str:
@@ -285,7 +289,8 @@ class Reshape:
     def _detail(self) -> str:
         if self.undated:
             return (
-                "case when requested_at is null then 'no event time' else 'outside valid_times' end"
+                "case when recorded_requested_at is null then 'no event time' "
+                "when requested_at is null then 'not a time' else 'outside valid_times' end"
             )
         cases = " ".join(
             f"when {name}_json is null then malformed_detail({name})" for name in PAYLOADS

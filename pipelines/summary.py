@@ -1,5 +1,6 @@
 """What came of a run: window by window, and in total."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -43,13 +44,17 @@ class ExportSummary:
     Attributes:
         written: summaries of the windows that this run committed.
         windows: summaries of all windows of the run.
-        batches: batches found at the source.
+        source: the source's url.
+        batches: batches found there.
+        unreadable: batches that cannot be read, each with the reason.
     """
 
     export: str
     destination: str
+    source: str
     batches: int
     windows: tuple[WindowSummary, ...]
+    unreadable: tuple[str, ...] = ()
 
     @property
     def written(self) -> tuple[WindowSummary, ...]:
@@ -76,13 +81,29 @@ class ExportSummary:
         return {
             "export": self.export,
             "destination": self.destination,
+            "source": self.source,
             "batches": self.batches,
+            "unreadable": list(self.unreadable),
             "committed": len(self.written),
             "failed": [window.window for window in self.failed],
             "ledger": asdict(self.ledger),
             "windows": [asdict(window) for window in self.windows],
             "data_files": list(self.data_files),
         }
+
+
+def summarise_run(plan: Plan, windows: Sequence[WindowSummary]) -> ExportSummary:
+    """Return the summary of a run over the windows of a plan."""
+    config = plan.config
+    unreadable = tuple(f"{batch.path}: {batch.unreadable}" for batch in plan.unreadable)
+    return ExportSummary(
+        config.name,
+        config.destination.url,
+        config.source.url,
+        plan.batches,
+        tuple(windows),
+        unreadable,
+    )
 
 
 def summarise(plan: Plan, window: WindowPlan) -> WindowSummary:

@@ -3,7 +3,7 @@
 import difflib
 import functools
 import importlib.resources
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,20 +15,10 @@ from pipelines.errors import ConfigError, ContractError
 from pipelines.expressions import parse_expression
 
 # A column's family decides how it is read; widths and units within one are reconciled.
-TEXT, BINARY, INTEGER, FLOAT, BOOLEAN, TIME, ZONED_TIME, STRUCT, MAP, TEXT_MAP, LIST, OTHER = (
-    "text",
-    "binary",
-    "integer",
-    "float",
-    "boolean",
-    "time",
-    "zoned time",
-    "struct",
-    "map",
-    "map of text",
-    "list",
-    "other",
-)
+TEXT, BINARY, INTEGER, FLOAT = "text", "binary", "integer", "float"
+BOOLEAN, TIME, ZONED_TIME, OTHER = "boolean", "time", "zoned time", "other"
+STRUCT, MAP, TEXT_MAP = "struct", "map", "map of text"
+LIST, TEXT_LIST, PAIR_LIST = "list", "list of text", "list of pairs"
 _SAME = {
     BINARY: TEXT,
     ZONED_TIME: TIME,
@@ -36,6 +26,7 @@ _SAME = {
     TEXT_MAP: MAP,
 }  # read side by side without loss
 
+_NESTED = (STRUCT, MAP, TEXT_MAP, LIST, TEXT_LIST, PAIR_LIST)
 _INTEGERS = ("status_code", "duration_ms", "input_tokens", "output_tokens")
 _TIMES = ("requested_at", "received_at", "updated_at")
 _BOOLEANS = ("cache_hit", "is_error")
@@ -309,7 +300,7 @@ def _time(name: str, sql: str, family: str | None, batch: str) -> str:
     """SQL of an instant as a naive timestamp in UTC."""
     if family == ZONED_TIME:
         return f"make_timestamp(epoch_us(cast({sql} as timestamptz)))"
-    if family in (INTEGER, FLOAT, BOOLEAN, STRUCT, MAP, TEXT_MAP, LIST):
+    if family in (INTEGER, FLOAT, BOOLEAN, *_NESTED):
         raise ContractError(
             f"{batch}: {name} is mapped to a column of {family}, which is no time; use an "
             f"expression such as epoch_ms(column) or make_timestamp(column)",
@@ -337,7 +328,7 @@ def _raw(column: str, family: str | None) -> str:
             f"case when {column} is not null then to_json({{'base64': base64({column})}}) end)"
         )
     text = f"cast({column} as varchar)"
-    if family not in (STRUCT, MAP, TEXT_MAP, LIST):
+    if family not in _NESTED:
         return f"to_json({text})"
     # NaN in a nested value would leave a line that is no JSON: its text then stands as a string.
     json = f"to_json({column})"
@@ -368,13 +359,15 @@ def _tags(sql: str, family: str | None) -> str:
             f"case when {sql} is null then '{{}}' "
             f"when {text} is not null then tags_from_text({text}) end"
         )
-    if family == TEXT_MAP:
-        return f"coalesce(cast(to_json({sql}) as varchar), '{{}}')"
-    if family in (MAP, STRUCT):
-        return f"tags_from_text(cast(to_json({sql}) as varchar))"
-    if family == LIST:
-        return f"tags_from_list(cast({sql} as varchar[]))"
-    return f"tags_from_text(cast({sql} as varchar))"
+    known = {
+        TEXT_MAP: f"coalesce(cast(to_json({sql}) as varchar), '{{}}')",
+        MAP: f"tags_from_text(cast(to_json({sql}) as varchar))",
+        STRUCT: f"tags_from_text(cast(to_json({sql}) as varchar))",
+        TEXT_LIST: f"tags_from_list(cast({sql} as varchar[]))",
+        PAIR_LIST: f"tags_from_pairs({sql})",
+        LIST: f"case when {sql} is null then '{{}}' end",  # of what is no tag: a reject
+    }
+    return known.get(family, f"tags_from_text(cast({sql} as varchar))")
 
 
 def _family(kind: pa.DataType) -> str:
@@ -395,9 +388,28 @@ def _family(kind: pa.DataType) -> str:
         (TEXT_MAP, (_is_text_map,)),
         (MAP, (pa.types.is_map,)),
         (STRUCT, (pa.types.is_struct,)),
+        (TEXT_LIST, (_is_list_of(_is_text),)),
+        (PAIR_LIST, (_is_list_of(_is_pair),)),
         (LIST, (pa.types.is_list, pa.types.is_large_list)),
     )
     return next((family for family, checks in tests if any(c(kind) for c in checks)), OTHER)
+
+
+def _is_list_of(is_item: Callable[[pa.DataType], bool]) -> Callable[[pa.DataType], bool]:
+    def check(kind: pa.DataType) -> bool:
+        listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        return listed and is_item(kind.value_type)
+
+    return check
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return _family(kind) == TEXT
+
+
+def _is_pair(kind: pa.DataType) -> bool:
+    """Whether a list's items are rows of tags, as OpenPipe's table has them: name and value."""
+    return pa.types.is_struct(kind) and {field.name for field in kind} == {"name", "value"}
 
 
 def _is_text_map(kind: pa.DataType) -> bool:

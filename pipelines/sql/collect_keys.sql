@@ -4,4 +4,4 @@
 {{disposed_events}}
 select md5_number({{key}}) as key, batch, row
 from disposed
-where disposition = 0
+where disposition = 0 and {{keyed}}

@@ -1,5 +1,5 @@
 -- tags_from_text(t): a flat object of strings and nulls from tags stored as JSON text; null when
--- the text is no JSON object or list. Keys keep their order and spelling, and so do strings;
+-- the text is no JSON object or list of strings. Keys keep their order and spelling, and so do strings;
 -- numbers and booleans become strings of the same characters, nested values strings of JSON as
 -- recorded (nested beyond seven levels: as DuckDB writes JSON, the first of two equal keys).
 -- The '0' appended makes every match end at a token's end: without it the search would go on
@@ -28,7 +28,9 @@ case
         )
     )
     when regexp_full_match(t, '\s*null\s*') then '{}'
-    when regexp_matches(t, '^\s*\[') then tags_from_list(from_json(t, '["VARCHAR"]'))
+    when regexp_full_match(t, '\s*\[\s*(?:"(?:[^"\\]|\\.)*"\s*,?\s*)*\]\s*')
+    then tags_from_list(from_json(t, '["VARCHAR"]'))
+    when regexp_matches(t, '^\s*\[') then null
     -- Some value is nested. Brackets of valid JSON pair, so a search that goes seven levels deep
     -- finds each key with its value as recorded.
     when regexp_full_match(
