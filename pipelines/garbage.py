@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 _REQUESTS = 16  # sent at once
 _FEW_WINDOWS = 100  # for more, all manifests and parts are listed
 _LOOK_BACK = 8  # generations by which the partitions of a window are known
+_PLACES = (DATA_PREFIX, REJECTS_PREFIX)
 _A = TypeVar("_A")
 _B = TypeVar("_B")
 
@@ -145,7 +146,7 @@ class _Search:
         chosen = None if windows is None else {window_prefix(window) for window in windows}
         old: list[StoredObject] = []
         foreign: list[str] = []
-        for found in self._list((DATA_PREFIX, REJECTS_PREFIX)):
+        for found in chain.from_iterable(map(self._store.list_objects, _PLACES)):
             name = _parse(found.path)
             if name is None:
                 foreign.append(found.path)
@@ -160,11 +161,17 @@ class _Search:
 
     def within(self, windows: Collection[str]) -> Garbage:
         """List the parts and rejects of a few windows."""
-        places: set[str] = set()
-        for window in windows:
-            listed = self._store.list_objects(f"{MANIFESTS_PREFIX}{window}/")
-            paths = [entry.path for entry in listed if parse_generation(entry.path)]
-            places.update(_places(window, self._read_names(paths[-_LOOK_BACK:])))
+        generations: dict[str, list[str]] = defaultdict(list)
+        for found in self._list(f"{MANIFESTS_PREFIX}{window}/" for window in sorted(windows)):
+            if parse_generation(found.path):
+                generations[_window_of(found.path)].append(found.path)
+        newest = {window: found[-_LOOK_BACK:] for window, found in generations.items()}
+        self._read_names(tuple(chain.from_iterable(newest.values())))
+        places = {
+            place
+            for window, manifests in newest.items()
+            for place in _places(window, self._read_names(manifests))
+        }
         prefixes = {window_prefix(window) for window in windows}
         old = [
             found
@@ -188,7 +195,7 @@ class _Search:
             places = sorted(_manifests_of(prefix) for prefix in prefixes)
         generations: dict[str, list[StoredObject]] = defaultdict(list)
         for found in self._list(places):
-            window = found.path.split("/")[2]
+            window = _window_of(found.path)
             if parse_generation(found.path) and window_prefix(window) in prefixes:
                 generations[window].append(found)
         return [path for found in generations.values() for path in self._kept(found)]
@@ -207,7 +214,7 @@ class _Search:
         return frozenset().union(*(self._named[path] for path in manifests))
 
     def _read(self, path: str) -> frozenset[str]:
-        manifest = read_manifest(self._store, path.split("/")[2], parse_generation(path) or 0)
+        manifest = read_manifest(self._store, _window_of(path), parse_generation(path) or 0)
         return frozenset(part.path for part in (*manifest.parts, *manifest.rejects))
 
     def _list(self, prefixes: Iterable[str]) -> Iterator[StoredObject]:
@@ -221,6 +228,11 @@ class _Search:
 
 def _parse(path: str) -> PartName | None:
     return parse_part(path) or parse_rejects(path)
+
+
+def _window_of(path: str) -> str:
+    """The name of the window whose manifest has this path."""
+    return path.removeprefix(MANIFESTS_PREFIX).partition("/")[0]
 
 
 def _manifests_of(prefix: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from pipelines.create_only import is_create_only
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, StorageError
 from pipelines.export import run_export
 from pipelines.manifest import commit
 from pipelines.s3_client import Client
@@ -53,6 +53,16 @@ def test_store_is_tried_once(s3_site, monkeypatch):
     probes = [path for path in created if path.startswith("_meta/tmp/")]
     assert len(probes) == 2
     assert not [path for path in s3_site.paths() if path.startswith("_meta/tmp/")]
+
+
+def test_probe_that_may_not_be_removed_stops_no_run(s3_site, monkeypatch):
+    def refuse(store, path):
+        raise StorageError(f"denied {store} {path}")
+
+    s3_site.put("a.parquet", write_batch([event()]))
+    monkeypatch.setattr(Store, "delete", refuse)
+
+    assert len(export(make_config(s3_site)).written) == 1
 
 
 def test_run_that_writes_nothing_tries_nothing(s3_site, monkeypatch):

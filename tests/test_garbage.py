@@ -4,6 +4,7 @@ import json
 import logging
 from collections import Counter
 from dataclasses import replace
+from datetime import timedelta
 from time import monotonic
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import pipelines.garbage
 import pipelines.plan
 from pipelines import shard
+from pipelines.deadline import Deadline
 from pipelines.errors import QualityError, StorageError
 from pipelines.export import run_export
 from pipelines.garbage import collect_garbage, find_garbage
@@ -463,9 +465,17 @@ def test_run_longer_than_half_of_the_grace_commits_nothing(site, models, monkeyp
 
     (window,) = run_export(models(), now=NOW).failed
 
-    assert "has taken 0:30:01" in window.error
-    assert "half of destination.grace (1:00:00)" in window.error
+    assert "more than half of destination.grace (1:00:00)" in window.error
     assert read_manifests(site) == []
+
+
+def test_deadline_tells_the_age_and_what_to_do(monkeypatch):
+    monkeypatch.setattr("pipelines.deadline.monotonic", lambda: 1801.0)
+    deadline = Deadline("all", timedelta(hours=1), started=0.0)
+
+    with pytest.raises(QualityError, match=r"taken 0:30:01, .* raise destination\.grace, or take"):
+        deadline.check()
+    Deadline("all", timedelta(hours=1), started=1.0).check()
 
 
 def test_run_that_is_late_at_the_manifest_alone_commits_nothing(site, models, monkeypatch):

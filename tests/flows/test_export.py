@@ -188,6 +188,16 @@ def test_a_run_that_finds_nothing_new_says_so(flows_export, daily):
     assert task_run_names(state.state_details.flow_run_id) == []
 
 
+def test_the_flow_cleans_up_behind_the_windows_it_committed(flows_export, daily, monkeypatch):
+    cleaned = []
+    monkeypatch.setattr(flows_export, "clean_up", lambda _, windows: cleaned.append(windows))
+
+    run(flows_export, daily)
+    run(flows_export, daily)
+
+    assert cleaned == [WINDOWS, []]
+
+
 def test_a_source_without_batches_completes_with_a_sentence(flows_export, file_site):
     Path(file_site.source_url.removeprefix("file://")).mkdir()
 
