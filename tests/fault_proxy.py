@@ -194,6 +194,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.send_header("Content-Length", str(len(data)))
         self.end_headers()
+        if self.command == "HEAD":
+            return
         if fault == "slow" and len(data) <= _SLOW_AT_MOST:
             for start in range(0, len(data), _SLOW_PIECE):
                 self.wfile.write(data[start : start + _SLOW_PIECE])

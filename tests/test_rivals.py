@@ -18,6 +18,7 @@ from pipelines.cli import app
 from pipelines.export import export_window
 from pipelines.owner import claim_destination
 from pipelines.plan import plan_export
+from pipelines.sources.fetch import Spool
 from pipelines.upkeep import verify_export
 from tests.builders import (
     NOW,
@@ -212,3 +213,27 @@ def test_slow_rival_with_another_codec_leaves_committed_parts_alone(site, monkey
     assert parts(site).items() >= committed.items()
     assert set(parts(site).values()) > set(committed.values())
     assert not verify_export(config, deep=True).problems
+
+
+def test_batch_overwritten_after_planning_is_planned_again_in_the_same_run(site, monkeypatch):
+    put_batches(site)
+    newer = write_batch(events([{"id": "newer", "model": "gpt-4o"}]))
+    materialise = Spool.materialise
+    overwritten: list[str] = []
+
+    def overwrite_first(spool, path, *listed):
+        # Planning reads the time column or nothing; the export reads the request.
+        if path == "0.parquet" and "request" in listed[-1] and not overwritten:
+            overwritten.append(path)
+            site.put(path, newer)
+        return materialise(spool, path, *listed)
+
+    monkeypatch.setattr(Spool, "materialise", overwrite_first)
+
+    summary = export(make_config(site, partition_by=["date", "model"]))
+
+    assert overwritten == ["0.parquet"]
+    assert [window.status for window in summary.windows] == ["committed"]
+    assert read_manifest(site).ledger.exported == 41
+    assert len(read_records(site)) == 41
+    assert len(manifests(site)) == 1
