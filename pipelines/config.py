@@ -29,6 +29,7 @@ from pipelines.explain import explain, shown
 from pipelines.expressions import parse_expression
 from pipelines.filters import EventFilter
 from pipelines.layout import DatePath
+from pipelines.storage import open_store
 from pipelines.windows import parse_duration
 
 PayloadKind = Literal["json", "text", "json_or_text", "struct"]
@@ -390,13 +391,17 @@ def with_overrides(
     """Return the config for one run: another destination, one more condition, strict commits.
 
     Raises:
-        ConfigError: `where` is not one pure boolean expression.
+        ConfigError: `where` is not one pure boolean expression, or `to` is the config's own
+            destination, where a slice would replace the full export.
     """
     there: dict[str, Any] = {"strict_commit": True} if strict_commit else {}
     if to is not None:
         there["url"] = resolve_url(to, base)
     changes: dict[str, Any] = {"destination": config.destination.model_copy(update=there)}
     if where is not None:
+        own, other = config.destination.url, there.get("url", "")
+        if other and open_store(other).url == open_store(own).url:
+            raise ConfigError(f"--to {own}: is the config's own destination; a slice needs another")
         # Each alone, or `true) or (true` would be an expression only between the parentheses.
         parse_expression(where, place="where", boolean=True)
         both = f"({config.where}) and ({where})" if config.where is not None else where

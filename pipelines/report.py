@@ -12,8 +12,8 @@ from pipelines.garbage import Garbage
 from pipelines.manifest import read_manifest
 from pipelines.plan import Plan
 from pipelines.storage import open_store
-from pipelines.summary import ExportSummary
-from pipelines.upkeep import Verification
+from pipelines.summary import ExportSummary, WindowSummary
+from pipelines.verification import Verification
 from pipelines.windows import UNDATED
 
 _SHOWN_WINDOWS = 40
@@ -121,8 +121,22 @@ def describe_verification(found: Verification) -> Iterator[str]:
         f"{_count(found.windows, 'window', 'windows')}, {_count(found.parts, 'part', 'parts')}, "
         f"{found.records:,} records, {size(found.bytes)}: {how}; {result}"
     )
+    if found.broken:
+        yield "`request-logs repair` exports broken windows again, if the source still has them."
     if found.stray:
         yield f"{_count(len(found.stray), 'part', 'parts')} under data/ not in any newest manifest"
+
+
+def describe_repair(found: Verification, repaired: Sequence[WindowSummary]) -> Iterator[str]:
+    """Yield what was broken, and what became of each broken window."""
+    yield from found.problems
+    for window in repaired:
+        done = f"exported again, generation {window.generation}"
+        yield f"{window.window}: {f'NOT repaired: {window.error}' if window.error else done}"
+    if not found.problems:
+        yield "Nothing to repair: all is as committed."
+    elif not found.broken:
+        yield "Nothing that an export could repair."
 
 
 def describe_garbage(found: Garbage, *, deleted: bool) -> Iterator[str]:

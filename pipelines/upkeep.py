@@ -1,4 +1,4 @@
-"""Looking after an export: is its config right, is what was committed there, what is garbage."""
+"""Looking after an export: its config, what would come out, garbage and the caches."""
 
 import uuid
 from collections.abc import Iterator
@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pipelines.config import ExportConfig
-from pipelines.errors import QualityError, StorageError
+from pipelines.errors import StorageError
 from pipelines.garbage import Garbage, collect_garbage, find_garbage
-from pipelines.manifest import Manifest, list_generations, read_manifest
+from pipelines.owner import check_owner, open_destination
 from pipelines.plan import Plan, plan_export
 from pipelines.shard import preview_lines
-from pipelines.storage import Store, open_store
+from pipelines.sources.index import open_index
+from pipelines.states import open_states
+from pipelines.storage import open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,64 +23,6 @@ class Finding:
     what: str
     ok: bool
     seen: str
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """What `verify_export` found.
-
-    Attributes:
-        problems: one sentence for each thing that is not as its manifest says.
-        stray: objects under data/ that no newest generation names: superseded, or of a run that
-            died or is under way. They are no fault.
-        deep: whether digests were read again, or sizes alone compared with a listing.
-    """
-
-    windows: int
-    parts: int
-    bytes: int
-    records: int
-    problems: tuple[str, ...]
-    stray: tuple[str, ...]
-    deep: bool
-
-
-def verify_export(config: ExportConfig, *, deep: bool = False) -> Verification:
-    """Compare committed parts and rejects with the newest manifests.
-
-    Args:
-        config: the export; only its destination is read.
-        deep: read every part again and compare its digest, instead of its size in a listing.
-
-    Raises:
-        StorageError: the destination cannot be read.
-        QualityError: a manifest is damaged or of a newer format.
-    """
-    store = open_store(config.destination.url, config.destination.storage_options)
-    sizes = {
-        found.path: found.size
-        for prefix in ("data/", "_meta/rejects/")
-        for found in store.list_objects(prefix)
-    }
-    manifests = [
-        read_manifest(store, window, generation)
-        for window, generation in sorted(list_generations(store).items())
-    ]
-    problems = [
-        problem
-        for manifest in manifests
-        for problem in _problems(store, manifest, sizes, deep=deep)
-    ]
-    named = {part.path for manifest in manifests for part in manifest.parts}
-    return Verification(
-        windows=len(manifests),
-        parts=len(named),
-        bytes=sum(part.bytes for manifest in manifests for part in manifest.parts),
-        records=sum(part.records for manifest in manifests for part in manifest.parts),
-        problems=tuple(problems),
-        stray=tuple(path for path in sizes if path.startswith("data/") and path not in named),
-        deep=deep,
-    )
 
 
 def sweep_export(config: ExportConfig, *, delete: bool, grace: timedelta | None = None) -> Garbage:
@@ -140,22 +84,33 @@ def preview_export(config: ExportConfig, limit: int, *, now: datetime) -> tuple[
     return plan, lines
 
 
-def _problems(
-    store: Store, manifest: Manifest, sizes: dict[str, int], *, deep: bool
-) -> Iterator[str]:
-    for part in (*manifest.parts, *manifest.rejects):
-        url = store.absolute_url(part.path)
-        if part.path not in sizes:
-            yield f"{url} is gone (window {manifest.window})"
-        elif sizes[part.path] != part.bytes:
-            yield f"{url} has {sizes[part.path]} bytes, its manifest says {part.bytes}"
-        elif deep and store.sha256(part.path) != part.sha256:
-            yield f"{url} has other bytes than its manifest says"
-    total = sum(part.records for part in manifest.parts)
-    if total != manifest.ledger.exported:
-        exported = manifest.ledger.exported
-        yield f"window {manifest.window}: {total} records in parts, the ledger has {exported}"
-    try:
-        manifest.ledger.check(f"window {manifest.window}")
-    except QualityError as exc:
-        yield str(exc)
+@dataclass(frozen=True, slots=True)
+class IndexState:
+    """The caches at a destination: batches in the index, windows with a state, what was removed."""
+
+    batches: int
+    unreadable: int
+    windows: int
+    removed_segments: int
+
+
+def rebuild_index(config: ExportConfig, *, now: datetime, rebuild: bool) -> IndexState:
+    """Bring the batch index and the cache of window states up to date.
+
+    Args:
+        config: the export.
+        now: the moment.
+        rebuild: remove the caches first, and read every footer and newest manifest again.
+
+    Raises:
+        PipelineError: source or destination cannot be read, or belong to another export.
+    """
+    check_owner(config)
+    store = open_destination(config)
+    removed = 0
+    if rebuild:
+        removed = open_index(store).clear() + open_states(store).clear()
+    plan = plan_export(config, now=now, remember=True)
+    windows = sum(window.committed is not None for window in plan.windows)
+    readable = plan.batches - len(plan.unreadable)
+    return IndexState(readable, len(plan.unreadable), windows, removed)

@@ -14,7 +14,7 @@ from pipelines.local import TEMPORARY
 from pipelines.manifest import Ledger, Manifest, list_generations, read_manifest
 from pipelines.owner import open_destination
 from pipelines.storage import Store
-from pipelines.upkeep import verify_export
+from pipelines.verification import verify_export
 from tests.builders import event, make_config, split_lines, unpack, write_batch
 from tests.crash import AFTER, HAS_GARBAGE_COLLECTION
 

@@ -20,7 +20,8 @@ from pipelines.layout import parse_part, parse_rejects
 from pipelines.local import Directory
 from pipelines.s3 import Bucket
 from pipelines.storage import Store
-from pipelines.upkeep import sweep_export, verify_export
+from pipelines.upkeep import sweep_export
+from pipelines.verification import verify_export
 from tests.builders import (
     NOW,
     event,

@@ -19,7 +19,7 @@ from pipelines.export import export_window
 from pipelines.owner import claim_destination
 from pipelines.plan import plan_export
 from pipelines.sources.fetch import Spool
-from pipelines.upkeep import verify_export
+from pipelines.verification import verify_export
 from tests.builders import (
     NOW,
     events,

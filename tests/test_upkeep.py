@@ -8,7 +8,8 @@ from pipelines.errors import PipelineError, QualityError
 from pipelines.export import run_export
 from pipelines.progress import Bar, Lines
 from pipelines.report import describe_run, first_record, size
-from pipelines.upkeep import check_export, preview_export, verify_export
+from pipelines.upkeep import check_export, preview_export
+from pipelines.verification import verify_export
 from tests.builders import NOW, event, events, export, make_config, read_manifest, write_batch
 
 

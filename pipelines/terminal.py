@@ -1,0 +1,135 @@
+"""What the commands share: their options, and how they load, print and fail.
+
+Heavy imports stand inside the functions, so that `--help` is instant.
+"""
+
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pipelines.config import ExportConfig
+    from pipelines.plan import Plan
+    from pipelines.shard import Progress
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of one export.")]
+Start = Annotated[
+    str | None, typer.Option(help="First instant, on the window grid: 2026-04-01 or ISO 8601, UTC.")
+]
+End = Annotated[str | None, typer.Option(help="Instant after the last, on the window grid.")]
+Force = Annotated[bool, typer.Option("--force", help="Write windows that are up to date again.")]
+Rebuild = Annotated[
+    bool,
+    typer.Option(
+        "--rebuild-from-remaining",
+        help="Write windows again whose batches are gone; the events of those are lost.",
+    ),
+]
+To = Annotated[str | None, typer.Option(metavar="URL", help="Another destination.")]
+Where = Annotated[
+    str | None, typer.Option(help="SQL condition over an event's fields; needs --to.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
+
+
+def load(
+    path: Path,
+    *,
+    to: str | None = None,
+    where: str | None = None,
+    slice_only: bool = False,
+    strict_commit: bool = False,
+) -> "ExportConfig":
+    """Return the config of a file, with a command's overrides."""
+    from pipelines.config import load_config, with_overrides
+    from pipelines.errors import ConfigError
+
+    if where is not None and to is None and not slice_only:
+        raise ConfigError("--where needs --to: a slice never replaces the full export")
+    loaded = load_config(path)
+    return with_overrides(loaded, to=to, where=where, base=Path.cwd(), strict_commit=strict_commit)
+
+
+def duration_option(option: str, text: str | None) -> timedelta | None:
+    """Return an option's duration, None when it was not given."""
+    from pipelines.errors import ConfigError
+    from pipelines.windows import parse_duration
+
+    if text is None:
+        return None
+    try:
+        return parse_duration(text)
+    except ValueError as exc:
+        raise ConfigError(f"{option}: {exc}") from exc
+
+
+def instant_option(option: str, text: str | None) -> datetime | None:
+    """Return an option's instant in UTC, None when it was not given."""
+    from pipelines.errors import ConfigError
+
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as exc:
+        raise ConfigError(f"{option}: {text!r} is no date or ISO 8601 time") from exc
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+@contextmanager
+def shown_errors(*, debug: bool) -> Iterator[None]:
+    """Print a deliberate error as one paragraph on stderr and exit with its code."""
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.WARNING, format=form, stream=sys.stderr)
+    if debug:  # of this package alone: botocore's messages hold session tokens
+        logging.getLogger("pipelines").setLevel(logging.DEBUG)
+    from pipelines.errors import PipelineError
+
+    try:
+        yield
+    except PipelineError as exc:
+        if debug:
+            traceback.print_exc()
+        complain(str(exc))
+        raise typer.Exit(exc.exit_code) from exc
+    except KeyboardInterrupt:
+        complain("stopped; windows that were committed stay, nothing else was")
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def shown_progress() -> "Iterator[tuple[Any, Progress]]":
+    """A bar on a terminal; otherwise plain lines, a few a minute at most."""
+    from pipelines.progress import Bar, Lines
+
+    with Bar() if sys.stderr.isatty() else Lines(sys.stderr) as shown:
+
+        def on_plan(found: "Plan") -> None:
+            shown.start(found.events_at_most, len(found.to_do))
+
+        yield on_plan, shown.add
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines to stdout."""
+    for line in lines:
+        print(line)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object to stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def complain(message: str) -> None:
+    """Print a message to stderr."""
+    print(f"request-logs: {message}", file=sys.stderr)
