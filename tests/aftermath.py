@@ -172,7 +172,7 @@ def judge_killed(
         older: what was committed earlier still; parts of it may not be removed yet.
     """
     found = read_generations(config)
-    problems = list(verify_export(config, deep=True).problems)
+    problems = list(verify_export(config, deep=True).problems) if found else []
     problems += [
         f"{window}: neither the generation before nor the next one"
         for window in sorted(before.keys() | found.keys())

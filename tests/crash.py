@@ -127,7 +127,7 @@ def finish_run(config: ExportConfig) -> ExportSummary:
     store = open_destination(config)
     if HAS_GARBAGE_COLLECTION:
         garbage = importlib.import_module("pipelines.garbage")
-        garbage.collect_garbage(store, keep_generations=1, grace_seconds=0)
+        garbage.collect_garbage(store, keep_generations=1, grace_seconds=_ALL)
     store.clear_leftovers(_ALL)
     return summary
 
@@ -176,7 +176,7 @@ def _install(fuse: _Fuse, source_url: str) -> None:
     """Put the fuse into every seam of this process."""
     seams = _Seams(fuse, source_url)
     for owner, names in {
-        Store: ("list_objects", "read_bytes", "create", "delete"),
+        Store: ("list_objects", "list_wide", "read_bytes", "create", "delete"),
         ObjectWriter: ("write", "commit"),
         PartWriter: ("finish",),
     }.items():
@@ -205,6 +205,8 @@ class _Seams:
         yield from method(store, *args, **kwargs)
         if store.url == self.source_url:
             self.fuse.pass_by("after listing")
+
+    list_wide = list_objects
 
     def read_bytes(self, method, store, *args, **kwargs):
         data = method(store, *args, **kwargs)
