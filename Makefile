@@ -15,7 +15,7 @@ unexport PREFECT_API_URL PREFECT_API_KEY PREFECT_PROFILE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo check test soak bench bench-quick lock clean
+.PHONY: help install demo check test soak bench bench-quick bench-scale lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ bench: $(STAMP) ## paired runs against other tools on 1 GB
 
 bench-quick: $(STAMP) ## the same, small
 	$(BIN)/python -m tests.benchmarks.paired --quick
+
+bench-scale: $(STAMP) ## plan over 100,000 and 1,000,000 batches with nothing to do
+	$(BIN)/python -m tests.benchmarks.scale --batches 100000
+	$(BIN)/python -m tests.benchmarks.scale --batches 1000000
 
 # One lock for every platform is what uv writes and pip does not; it gets a venv of its own.
 # `make lock UPGRADE=--upgrade` moves every pin; without it only what pyproject.toml asks changes.

@@ -81,7 +81,10 @@ def _instant(value: object) -> object:
     elif isinstance(value, date) and not isinstance(value, datetime):
         value = datetime.combine(value, time())
     if isinstance(value, datetime):
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        try:
+            return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        except OverflowError as exc:
+            raise ValueError("an instant in the years 1 to 9999") from exc
     raise ValueError("a date or an ISO 8601 time")
 
 
@@ -227,6 +230,13 @@ class WindowGrid(_Frozen):
     every: Duration
     start: Instant | None = None
     lag: Lag = timedelta(minutes=20)
+
+    @field_validator("start")
+    @classmethod
+    def _whole_seconds(cls, start: datetime | None) -> datetime | None:
+        if start is not None and start.microsecond:
+            raise ValueError("a whole second")
+        return start
 
 
 class PartitionExpression(_Frozen):

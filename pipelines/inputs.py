@@ -70,6 +70,11 @@ class Inputs:
         """Return what feeds a window, which may be nothing."""
         return self.windows.get(number_of(self.grid, window), WindowInput())
 
+    @property
+    def first_batch(self) -> Batch:
+        """The first readable batch by path; there must be one."""
+        return batch_of(self.batches.slice(0, 1).to_pylist()[0])
+
     def batches_of(self, window: Window, limit: int | None = None) -> tuple[Batch, ...]:
         """Return the batches that feed a window, by path, or the first of them."""
         found = self.of(window)

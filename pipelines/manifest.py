@@ -20,6 +20,7 @@ from pipelines.errors import QualityError
 from pipelines.layout import MANIFESTS_PREFIX, manifest_path, parse_generation, parse_partition
 from pipelines.parts import Part
 from pipelines.storage import Store
+from pipelines.windows import is_window
 
 FORMAT_VERSION = 1  # changes when the same inputs would give other bytes or another manifest
 PACKAGE = "request-log-export"
@@ -246,12 +247,11 @@ def parse_manifest(data: bytes, *, destination: str, where: str) -> Manifest:
 
 
 def list_generations(store: Store) -> dict[str, int]:
-    """Return the newest generation of each window that has one."""
+    """Return the newest generation of each window that has one; other objects are passed over."""
     newest: dict[str, int] = {}
     for found in store.list_objects(MANIFESTS_PREFIX, ".json"):
-        generation = parse_generation(found.path)
-        if generation is not None:
-            window = found.path.split("/")[2]
+        window, generation = found.path.split("/")[2], parse_generation(found.path)
+        if generation is not None and (window in newest or is_window(window)):
             newest[window] = max(newest.get(window, 0), generation)
     return newest
 

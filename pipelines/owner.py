@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from pipelines.config import ExportConfig
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, QualityError
 from pipelines.inputs import grid_of
 from pipelines.layout import OWNER_PATH
 from pipelines.storage import Store, open_store
@@ -32,11 +32,16 @@ def check_owner(config: ExportConfig) -> bool:
 
     Raises:
         ConfigError: the destination belongs to another export, source or grid.
+        QualityError: the record is damaged.
     """
     store = open_destination(config)
     if store.stat(OWNER_PATH) is None:
         return False
-    found = json.loads(store.read_bytes(OWNER_PATH))
+    try:
+        found = dict(json.loads(store.read_bytes(OWNER_PATH)))
+    except ValueError as exc:
+        where = store.absolute_url(OWNER_PATH)
+        raise QualityError(f"{where}: not an owner record; take a new destination") from exc
     for key, value in _owner(config).items():
         if found.get(key) != value:
             raise ConfigError(
@@ -53,10 +58,10 @@ def _shown(value: Any) -> str:
 
 
 def _owner(config: ExportConfig) -> dict[str, Any]:
-    grid = grid_of(config)
+    grid, url = grid_of(config), config.source.url
     return {
         "export": config.name,
-        "source": config.source.url,
+        "source": url if "://" in url else f"file://{url}",
         "grid": None
         if grid is None
         else {"every": format_duration(grid.every), "origin": grid.origin.isoformat()},

@@ -41,6 +41,7 @@ from pipelines.windows import (
     UNDATED,
     TimeWindow,
     Window,
+    format_duration,
     parse_window,
 )
 
@@ -55,6 +56,7 @@ Status = Literal[
     "blocked",
 ]
 TO_DO: tuple[Status, ...] = ("missing", "late batch", "changed batch", "changed config", "forced")
+MAX_WINDOWS = 200_000  # hourly for 22 years
 SHARD_BYTES = 256 * 1024**2  # of compressed row groups: about 1 GB of JSON
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -282,6 +284,14 @@ class _Planner:
             # A run over chosen windows may not have listed every batch: it leaves undated alone.
             return
         elif (first := config.window.start or self._first_instant()) is not None:
+            due = grid.last_due(now=now, lag=config.window.lag)
+            count = 0 if due is None else (due.end - first) // grid.every
+            if count > MAX_WINDOWS:
+                raise ConfigError(
+                    f"window.every {format_duration(grid.every)}: {count:,} windows from "
+                    f"{first:%Y-%m-%d} on, and {MAX_WINDOWS:,} are allowed; set window.start or "
+                    f"source.valid_times later, or take longer windows"
+                )
             yield from grid.due(first, now=now, lag=config.window.lag)
         if self.found.inputs.of(UNDATED).batches or UNDATED.name in self.committed:
             yield UNDATED

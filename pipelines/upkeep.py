@@ -9,9 +9,11 @@ from pipelines.config import ExportConfig
 from pipelines.errors import StorageError
 from pipelines.garbage import Garbage, collect_garbage, find_garbage
 from pipelines.owner import check_owner, open_destination
-from pipelines.plan import Plan, plan_export
+from pipelines.plan import Plan, folder_of, plan_export
 from pipelines.shard import preview_lines
+from pipelines.sources.batches import Batch
 from pipelines.sources.index import open_index
+from pipelines.sources.mapping import EventMapping
 from pipelines.states import open_states
 from pipelines.storage import open_store
 
@@ -60,9 +62,7 @@ def check_export(config: ExportConfig, *, now: datetime) -> Iterator[Finding]:
         yield Finding("source", ok=False, seen=f"{config.source.url} holds no readable batch")
     else:
         yield Finding("source", ok=True, seen=f"{plan.batches} batches, {plan.rows} events")
-        yield Finding("mapping", ok=True, seen=plan.mapping.origin)
-        fields = ", ".join(sorted(plan.mapping.fields))
-        yield Finding("fields", ok=True, seen=fields)
+        yield from _check_fields(config, plan.mapping, plan.inputs.first_batch)
     for batch in plan.unreadable:
         yield Finding("batch", ok=False, seen=f"{batch.path}: {batch.unreadable}")
     store = open_store(config.destination.url, config.destination.storage_options)
@@ -71,6 +71,22 @@ def check_export(config: ExportConfig, *, now: datetime) -> Iterator[Finding]:
         raise StorageError(f"{store.url}: a new name is taken already", url=store.url)
     store.delete(probe)
     yield Finding("destination", ok=True, seen=f"{store.url} can be written")
+
+
+def _check_fields(config: ExportConfig, mapping: EventMapping, batch: Batch) -> Iterator[Finding]:
+    """Which fields the first batch has a column for, and whether its path has the date."""
+    columns = set(batch.columns.names)
+    read = {name: mapping.reads(name, batch.columns.names) for name in sorted(mapping.fields)}
+    found = [name for name in read if read[name] <= columns]
+    absent = [name for name in read if not read[name] <= columns]
+    yield Finding("mapping", ok=True, seen=mapping.origin)
+    yield Finding("fields", ok=True, seen=", ".join(found))
+    if absent:
+        yield Finding("no column", ok=True, seen=f"{', '.join(absent)}: null in {batch.path}")
+    if config.source.date_path is not None:
+        dated = folder_of(config, batch) is not None
+        seen = f"{config.source.date_path} {'fits' if dated else 'does not fit'} {batch.path}"
+        yield Finding("date_path", ok=dated, seen=seen)
 
 
 def preview_export(config: ExportConfig, limit: int, *, now: datetime) -> tuple[Plan, list[bytes]]:

@@ -9,13 +9,20 @@ from pipelines.config import ExportConfig
 from pipelines.errors import PipelineError, QualityError
 from pipelines.export import export_window, plan_run
 from pipelines.garbage import clean_up
-from pipelines.layout import DATA_PREFIX, REJECTS_PREFIX, parse_part
+from pipelines.layout import (
+    DATA_PREFIX,
+    MANIFESTS_PREFIX,
+    REJECTS_PREFIX,
+    parse_generation,
+    parse_part,
+)
 from pipelines.manifest import Manifest, list_generations, read_manifest
 from pipelines.owner import check_owner, open_destination
 from pipelines.plan import TO_DO
 from pipelines.states import StateLog
 from pipelines.storage import Store
 from pipelines.summary import WindowSummary, summarise
+from pipelines.windows import is_window
 
 _READERS = 16
 
@@ -76,6 +83,11 @@ def verify_export(config: ExportConfig, *, deep: bool = False) -> Verification:
         f"{store.absolute_url(path)} is no part of this package, and readers of data/ would read it"
         for path in unnamed
         if parse_part(path) is None
+    ]
+    problems += [
+        f"{store.absolute_url(found.path)} is no manifest of this package"
+        for found in store.list_objects(MANIFESTS_PREFIX)
+        if parse_generation(found.path) is None or not is_window(found.path.split("/")[2])
     ]
     if not newest:
         problems.append(f"nothing is committed at {store.url}")

@@ -162,6 +162,15 @@ def parse_window(name: str) -> Window:
     return window
 
 
+def is_window(name: str) -> bool:
+    """Return whether a window has this name."""
+    try:
+        parse_window(name)
+    except ValueError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Grid:
     """Adjacent windows of one length that together hold every instant exactly once.

@@ -4,13 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.errors import PipelineError, QualityError
+from pipelines.errors import PipelineError
 from pipelines.export import run_export
 from pipelines.progress import Bar, Lines
 from pipelines.report import describe_run, first_record, size
 from pipelines.upkeep import check_export, preview_export
-from pipelines.verification import verify_export
-from tests.builders import NOW, event, events, export, make_config, read_manifest, write_batch
+from tests.builders import NOW, event, events, export, make_config, write_batch
 
 
 def put_and_export(site, rows=None, **changes):
@@ -19,91 +18,29 @@ def put_and_export(site, rows=None, **changes):
     return config, export(config)
 
 
-def test_verify_counts_what_is_committed(site):
-    config, summary = put_and_export(site, partition_by=["model"])
-
-    found = verify_export(config, deep=True)
-
-    assert (found.windows, found.parts, found.records) == (1, 2, 2)
-    assert found.bytes == summary.written[0].bytes
-    assert (found.problems, found.stray, found.deep) == ((), (), True)
-
-
-def test_verify_of_an_empty_destination_says_so(site):
-    found = verify_export(make_config(site))
-
-    assert (found.windows, found.parts) == (0, 0)
-    assert found.problems == (f"nothing is committed at {site.destination.url}",)
-
-
-def test_verify_names_gone_truncated_and_altered_parts(site):
-    config, _ = put_and_export(
-        site, events([{"model": name} for name in "abc"]), partition_by=["model"]
-    )
-    gone, cut, altered = [part.path for part in read_manifest(site).parts]
-    data = {path: site.destination.read_bytes(path) for path in (cut, altered)}
-    site.destination.delete(gone)
-    site.put(cut, data[cut][:-1], url=site.destination_url)
-    site.put(altered, data[altered][:-1] + b"\xff", url=site.destination_url)
-
-    size_cut = len(data[cut])
-
-    shallow, deep = verify_export(config), verify_export(config, deep=True)
-
-    assert [problem.split(" (")[0].rpartition("/")[2] for problem in shallow.problems] == [
-        f"{gone.rpartition('/')[2]} is gone",
-        f"{cut.rpartition('/')[2]} has {size_cut - 1} bytes, its manifest says {size_cut}",
-    ]
-    assert len(deep.problems) == 3
-    assert deep.problems[2].endswith("has other bytes than its manifest says")
-
-
-def test_verify_looks_at_rejects_too(site):
-    config, _ = put_and_export(site, [event(), event(id="x", request="{")], max_reject_ratio=1)
-    site.destination.delete(read_manifest(site).rejects[0].path)
-
-    (problem,) = verify_export(config).problems
-
-    assert "_meta/rejects/" in problem
-    assert "is gone" in problem
-
-
-def alter_manifest(site, change):
-    path = read_manifest(site).path
-    document = json.loads(site.destination.read_bytes(path))
-    change(document)
-    site.put(path, json.dumps(document).encode(), url=site.destination_url)
-
-
-def test_verify_finds_a_ledger_that_does_not_add_up(file_site):
-    config, _ = put_and_export(file_site)
-
-    def one_more(document):
-        document["export"]["ledger"]["read"] += 1
-
-    alter_manifest(file_site, one_more)
-
-    assert any("does not add up" in problem for problem in verify_export(config).problems)
-
-
-def test_verify_of_a_damaged_manifest_is_a_quality_error(file_site):
-    config, _ = put_and_export(file_site)
-    path = read_manifest(file_site).path
-    data = file_site.destination.read_bytes(path)
-    file_site.put(path, data[: len(data) // 2], url=file_site.destination_url)
-
-    with pytest.raises(QualityError, match=r"00000001\.json"):
-        verify_export(config)
-
-
 def test_check_leaves_nothing_behind(site):
     site.put("a.parquet", write_batch([event()]))
 
     found = list(check_export(make_config(site), now=NOW))
 
     assert all(finding.ok for finding in found)
-    assert [finding.what for finding in found] == ["source", "mapping", "fields", "destination"]
+    names = [finding.what for finding in found]
+    assert names == ["source", "mapping", "fields", "no column", "destination"]
     assert not [path for path in site.paths() if "probe" in path]
+
+
+def test_check_says_which_columns_are_not_there_and_that_the_date_path_fits_nothing(file_site):
+    file_site.put("day=1/a.parquet", write_batch([event()]))
+
+    found = {f.what: f for f in check_export(dated_config(file_site), now=NOW)}
+
+    assert "completion_id" in found["no column"].seen
+    assert "completion_id" not in found["fields"].seen
+    assert not found["date_path"].ok
+
+
+def dated_config(site):
+    return make_config(site, source={"date_path": "date=%Y-%m-%d"})
 
 
 def test_check_of_a_destination_that_cannot_be_written_fails(file_site, tmp_path):

@@ -1,0 +1,153 @@
+"""Plan over very many batches when nothing is to do, as an hourly schedule does all day.
+
+`python -m tests.benchmarks.scale --batches 1000000` simulates the listing of the source and the
+footers of new batches; index, window states, joins and digests are the real ones, on a local disk.
+"""
+
+import argparse
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import mkdtemp
+
+from pipelines import plan as planning
+from pipelines import survey
+from pipelines.config import ExportConfig, parse_config
+from pipelines.layout import manifest_path
+from pipelines.manifest import Ledger, Manifest, ReadBatch
+from pipelines.plan import Plan, plan_export
+from pipelines.sources.batches import Batch, RowGroup
+from pipelines.sources.mapping import columns_of
+from pipelines.states import StateLog
+from pipelines.storage import Store, StoredObject, open_store
+from tests.builders import SCHEMA
+
+_START = datetime(2020, 1, 1, tzinfo=UTC)
+_BATCHES_AN_HOUR = 100
+_HOUR_US = 3_600_000_000
+_COLUMNS = columns_of(SCHEMA)
+
+
+def list_simulated(batches: int) -> Iterator[StoredObject]:
+    """Batches of 100 an hour, in date folders."""
+    for number in range(batches):
+        day = number // (24 * _BATCHES_AN_HOUR)
+        path = f"date={day:06d}/batch-{number:09d}.parquet"
+        yield StoredObject(path, 1_000_000 + number % 7, f"{number:032x}", 0.0)
+
+
+def read_simulated(found: Iterable[StoredObject]) -> Iterator[Batch]:
+    """What the footers of such batches say."""
+    first = int(_START.timestamp() * 1e6)
+    for entry in found:
+        number = int(entry.path[-17:-8])
+        at = first + number // _BATCHES_AN_HOUR * _HOUR_US + number % _BATCHES_AN_HOUR * 30_000_000
+        group = RowGroup(1000, 900_000, at, at + 20_000_000)
+        yield Batch(
+            entry.path, entry.etag, entry.size, 1000, _COLUMNS, (group,), at, at + 20_000_000, 0
+        )
+
+
+def commit_simulated(store: Store, plan: Plan) -> None:
+    """Let every window be committed; the manifests themselves are never read."""
+    log = StateLog(store)
+    root = Path(store.root)
+    for window in plan.windows:
+        name = window.window.name
+        read = tuple(
+            ReadBatch(batch.path, batch.etag, batch.size, batch.rows, Ledger(read=batch.rows))
+            for batch in plan.batches_of(window)
+        )
+        path = root / manifest_path(name, 1)
+        path.parent.mkdir(parents=True)
+        path.touch()
+        log.add(
+            Manifest(
+                destination=store.url,
+                export_name=plan.config.name,
+                window=name,
+                generation=1,
+                run_id="",
+                committed_at="",
+                config={},
+                config_digest=window.config_digest,
+                input_digest=window.input_digest,
+                batches=read,
+                parts=(),
+                rejects=(),
+                ledger=Ledger(),
+                first_event_at=None,
+                last_event_at=None,
+            )
+        )
+    log.flush()
+
+
+def measure(batches: int, folder: Path) -> str:
+    """Index, commit, and plan again; return a row of the table."""
+    config = _config(folder)
+    now = _START + timedelta(hours=batches // _BATCHES_AN_HOUR + 1)
+    vars(survey).update(
+        list_batches=lambda *_: list_simulated(batches),
+        read_batches=lambda *found: read_simulated(found[-1]),
+        read_columns=lambda *_: _COLUMNS,
+    )
+    vars(planning).update(_check_queries=lambda _: None)  # it opens a real batch
+    listing = _timed(lambda: sum(1 for _ in list_simulated(batches)))[0]
+    first, plan = _timed(lambda: plan_export(config, now=now, remember=True))
+    commit_simulated(open_store(config.destination.url), plan)
+    held = sum(path.stat().st_size for path in folder.rglob("*.parquet"))
+    windows = len(plan.windows)
+    del plan
+    again = []
+    for _ in range(3):
+        seconds, plan = _timed(lambda: plan_export(config, now=now, remember=True))
+        if plan.to_do:
+            raise SystemExit(f"{len(plan.to_do)} windows are to do, where none should be")
+        again.append(seconds)
+        del plan
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return (
+        f"| {batches:,} | {windows:,} | {listing:.1f} | {first:.1f} | {min(again) - listing:.1f} | "
+        f"{held / 1e6:.0f} | {peak:,.0f} |"
+    )
+
+
+def _config(folder: Path) -> ExportConfig:
+    document = {
+        "name": "scale",
+        "source": {"url": f"{folder}/source", "preset": "generic"},
+        "destination": {"url": f"{folder}/destination"},
+        "window": {"every": "1h", "start": f"{_START:%Y-%m-%d}"},
+    }
+    return parse_config(document, origin="scale", base=folder)
+
+
+def _timed(work):
+    began = time.perf_counter()
+    result = work()
+    return time.perf_counter() - began, result
+
+
+def main() -> None:
+    """Print one row."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batches", type=int, default=100_000)
+    options = parser.parse_args()
+    folder = Path(mkdtemp(prefix="request-logs-scale-"))
+    try:
+        sys.stdout.write(
+            "| batches | windows | listing alone s | first plan s | plan beyond the listing s | "
+            "caches MB | peak MB |\n| ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        )
+        sys.stdout.write(measure(options.batches, folder) + "\n")
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
