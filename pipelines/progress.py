@@ -13,15 +13,15 @@ _SECONDS_BETWEEN_LINES = 10.0
 class Bar:
     """A rich progress bar with events, bytes, rate and time left."""
 
-    def __init__(self) -> None:
-        """Draw nothing yet."""
+    def __init__(self, console: Console | None = None) -> None:
+        """Draw nothing yet; by default on stderr."""
         self._shown = Progress(
             TextColumn("exporting"),
             BarColumn(),
             TextColumn("{task.completed:,.0f} of up to {task.total:,.0f} events"),
             TextColumn("{task.fields[written]}"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=console or Console(stderr=True),
             transient=True,
         )
         self._task = self._shown.add_task("export", total=0, written="", visible=False)

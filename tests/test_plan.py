@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pipelines.config import load_config
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, QualityError
 from pipelines.export import run_export
 from pipelines.plan import plan_export
 from tests.builders import (
@@ -462,3 +462,44 @@ def test_destination_within_the_source_is_refused(site, below):
 def test_source_within_the_destination_is_refused(site):
     with pytest.raises(ConfigError, match="overlap"):
         export(make_config(site, source={"url": f"{site.destination_url}/data"}))
+
+
+def test_event_outside_the_valid_times_stands_in_no_window_that_covers_them(site):
+    site.put("a.parquet", at(NOON - timedelta(hours=1), NOON + timedelta(hours=1)))
+    valid = ["2024-06-01T00:00Z", "2024-06-01T12:00Z"]
+
+    export(daily(site, source={"valid_times": valid}, max_reject_ratio=1), now=AFTER)
+
+    read = {manifest.window: manifest.ledger.read for manifest in read_manifests(site)}
+    assert read == {DAY_1: 1, DAY_2: 0, "undated": 1}
+
+
+def test_too_many_windows_are_refused_before_they_are_planned(file_site):
+    file_site.put("a.parquet", at(datetime(2000, 1, 2, tzinfo=UTC)))
+    config = make_config(file_site, window={"every": "1m"})
+
+    with pytest.raises(ConfigError, match=r"window\.every 1m: [0-9,]+ windows from 2000-01-02 on"):
+        plan_export(config, now=AFTER)
+
+
+def test_foreign_folder_among_the_manifests_is_passed_over(site):
+    site.put("a.parquet", at(NOON))
+    site.put("_meta/manifests/backup/00000001.json", b"{}", url=site.destination_url)
+
+    assert statuses(daily(site)) == {DAY_1: "missing", DAY_2: "missing"}
+
+
+def test_damaged_owner_record_is_named(site):
+    site.put("a.parquet", at(NOON))
+    site.put("_meta/owner.json", b"{", url=site.destination_url)
+
+    with pytest.raises(QualityError, match=r"_meta/owner\.json: not an owner record"):
+        plan_export(daily(site), now=AFTER)
+
+
+def test_owner_knows_a_source_by_its_place_not_its_spelling(file_site):
+    file_site.put("a.parquet", at(NOON))
+    export(daily(file_site), now=AFTER)
+    plain = file_site.source_url.removeprefix("file://")
+
+    assert statuses(daily(file_site, source={"url": plain}))[DAY_1] == "up to date"

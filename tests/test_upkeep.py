@@ -3,6 +3,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from pipelines.errors import PipelineError
 from pipelines.export import run_export
@@ -118,10 +119,11 @@ def test_lines_of_nothing_to_do_are_none():
     assert not stream.getvalue()
 
 
-def test_bar_counts_events_and_bytes(file_site, capsys):
+def test_bar_counts_events_and_bytes(file_site):
     file_site.put("a.parquet", write_batch([event()]))
+    drawn = io.StringIO()
 
-    with Bar() as bar:
+    with Bar(Console(file=drawn, force_terminal=True, width=120)) as bar:
         run_export(
             make_config(file_site),
             now=NOW,
@@ -129,4 +131,5 @@ def test_bar_counts_events_and_bytes(file_site, capsys):
             progress=bar.add,
         )
 
-    assert not capsys.readouterr().out
+    assert "1 of up to 1 events" in drawn.getvalue()
+    assert "0 MB  " in drawn.getvalue()
