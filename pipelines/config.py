@@ -65,7 +65,7 @@ def parse_bytes(value: object) -> int:
         return value
     match = _SIZE.fullmatch(str(value).strip())
     if match is None:
-        raise ValueError('a size in bytes such as 134217728, "128MiB" or "1GB"')
+        raise ValueError('must be a size in bytes such as 134217728, "128MiB" or "1GB"')
     number, unit, binary = match.groups()
     base = 1024 if binary else 1000
     return int(float(number) * base ** ("KMGT".index(unit.upper()) + 1 if unit else 0))
@@ -77,15 +77,15 @@ def _instant(value: object) -> object:
         try:
             value = datetime.fromisoformat(value)
         except ValueError as exc:
-            raise ValueError("a date or an ISO 8601 time") from exc
+            raise ValueError("must be a date or an ISO 8601 time") from exc
     elif isinstance(value, date) and not isinstance(value, datetime):
         value = datetime.combine(value, time())
     if isinstance(value, datetime):
         try:
             return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
         except OverflowError as exc:
-            raise ValueError("an instant in the years 1 to 9999") from exc
-    raise ValueError("a date or an ISO 8601 time")
+            raise ValueError("must be an instant in the years 1 to 9999") from exc
+    raise ValueError("must be a date or an ISO 8601 time")
 
 
 def _duration(value: object) -> object:
@@ -235,7 +235,7 @@ class WindowGrid(_Frozen):
     @classmethod
     def _whole_seconds(cls, start: datetime | None) -> datetime | None:
         if start is not None and start.microsecond:
-            raise ValueError("a whole second")
+            raise ValueError("must be a whole second")
         return start
 
 

@@ -18,7 +18,7 @@ _MESSAGES = {  # for what pydantic says in Python's words
     "model_attributes_type": "must be a mapping of keys",
     "dict_type": "must be a mapping of keys",
     "string_type": "must be text",
-    "string_pattern_mismatch": "begins with a letter or digit and holds only those, '.', '_', '-'",
+    "string_pattern_mismatch": "must be letters, digits, '.', '_' and '-', no sign first",
 }
 
 
@@ -33,7 +33,7 @@ def explain(exc: ValidationError, origin: str, root: type[BaseModel]) -> Iterato
     errors = exc.errors(include_url=False)
     places = [_place(error["loc"]) for error in errors]
     for error, where in zip(errors, places, strict=True):
-        if error["type"] == "string_type" and places.count(where) > 1:
+        if error["type"] == "string_type" and _has_better(where, places):
             continue  # the short form of a key that was given in its long form
         key_path = ".".join(str(part) for part in where)
         message = _MESSAGES.get(error["type"], error["msg"].removeprefix("Value error, "))
@@ -56,6 +56,11 @@ def explain(exc: ValidationError, origin: str, root: type[BaseModel]) -> Iterato
         hidden = secret or nested or isinstance(error["input"], dict | BaseModel)
         seen = "" if hidden else f" (seen: {shown(error['input'])})"
         yield f"{origin}: {key_path}: {message}{seen}" if where else f"{origin}: {message}"
+
+
+def _has_better(where: list[int | str], places: list[list[int | str]]) -> bool:
+    """Whether another error is at this place or below it."""
+    return sum(place[: len(where)] == where for place in places) > 1
 
 
 def _place(location: tuple[int | str, ...]) -> list[int | str]:
