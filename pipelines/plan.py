@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Literal
 
 import pyarrow as pa
@@ -195,14 +196,12 @@ def plan_export(
             open_index(store),
             span=span,
             also=_paths_read(states, config, span),
+            check=partial(_check_config, config, now),
             remember=remember,
         )
         plan = replace(plan, batches=survey.listed, unreadable=survey.unreadable)
-        if survey.mapping is None:
+        if survey.mapping is None or survey.first is None:
             return plan
-        if config.window is not None and "requested_at" not in survey.mapping.fields:
-            raise ConfigError("window: the source maps no field 'requested_at'")
-        compile_rules(config, survey.mapping, now=now)
         inputs = find_inputs(con, grid_of(config))
         plan = replace(plan, mapping=survey.mapping, inputs=inputs)
         planner = _Planner(
@@ -212,7 +211,8 @@ def plan_export(
         stale = {number_of(inputs.grid, w): w.name for w in windows if planner.is_stale(w)}
         differences = find_differences(con, stale, states, survey.unreadable)
     plan = replace(plan, windows=tuple(planner.plan_window(w, differences) for w in windows))
-    _check_queries(plan)
+    if plan.to_do and not survey.fresh:
+        _check_config(config, now, survey.mapping, survey.first)
     return plan
 
 
@@ -233,18 +233,14 @@ def plan_again(plan: Plan, window: WindowPlan) -> tuple[Plan, WindowPlan]:
     return again, found or replace(window, status="up to date", detail="nothing is left of it")
 
 
-def _check_queries(plan: Plan) -> None:
-    """Let the engine check the config's expressions against a batch's columns, if one is read."""
-    fed = (window for window in plan.to_do if window.input.batches)
-    window = next(fed, None)
-    if window is None or plan.mapping is None:
-        return
-    batch = plan.inputs.batches_of(window.window, limit=1)[0]
-    start, end = _bounds(plan.config, ALL)
+def _check_config(config: ExportConfig, now: datetime, mapping: EventMapping, batch: Batch) -> None:
+    """Check the config against the mapping, and by the engine against one batch's columns."""
+    if config.window is not None and "requested_at" not in mapping.fields:
+        raise ConfigError("window: the source maps no field 'requested_at'")
+    compile_rules(config, mapping, now=now)
+    start, end = _bounds(config, ALL)
     nothing = batch_range(0, batch, (0, 0), 0)
-    check_queries(
-        ShardWork(plan.config, plan.mapping, plan.now, ALL, start, end, "", 0, (nothing,))
-    )
+    check_queries(ShardWork(config, mapping, now, ALL, start, end, "", 0, (nothing,)))
 
 
 def check_places(config: ExportConfig) -> None:

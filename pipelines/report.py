@@ -10,7 +10,7 @@ import zstandard
 
 from pipelines.garbage import Garbage
 from pipelines.manifest import read_manifest
-from pipelines.plan import Plan
+from pipelines.plan import TO_DO, Plan, WindowPlan
 from pipelines.storage import open_store
 from pipelines.summary import ExportSummary, WindowSummary
 from pipelines.verification import Verification
@@ -170,7 +170,7 @@ def garbage_as_dict(found: Garbage, *, deleted: bool) -> dict[str, Any]:
 
 
 def plan_as_dict(plan: Plan) -> dict[str, Any]:
-    """Return a plan as plain data for `--json`."""
+    """Return a plan as plain data for `--json`; batches are named where they would be read."""
     return {
         "export": plan.config.name,
         "batches": plan.batches,
@@ -180,7 +180,10 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
                 "status": window.status,
                 "detail": window.detail,
                 "generation": window.generation,
-                "batches": window.input.batches,
+                "batch_count": window.input.batches,
+                "batches": [b.path for b in plan.batches_of(window)]
+                if window.status in TO_DO
+                else [],
                 "events_at_most": window.input.rows,
                 "bytes": window.input.bytes,
                 "lost_events": window.lost_events,
@@ -189,6 +192,10 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
         ],
         "unreadable": {batch.path: batch.unreadable for batch in plan.unreadable},
     }
+
+
+def _names(plan: Plan, window: WindowPlan) -> list[str]:
+    return [b.path for b in plan.batches_of(window)] if window.status in TO_DO else []
 
 
 def pretty_record(line: bytes) -> str:

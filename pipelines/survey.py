@@ -1,6 +1,6 @@
 """What lies at the source: batches listed, known to the index or read now, and their mapping."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,7 +21,7 @@ from pipelines.sources.batches import (
     read_columns,
 )
 from pipelines.sources.index import index_rows, parse_columns, time_key
-from pipelines.sources.mapping import Columns, EventMapping, check_same_contract, resolve_mapping
+from pipelines.sources.mapping import EventMapping, check_same_contract, resolve_mapping
 from pipelines.storage import StoredObject
 from pipelines.windows import microseconds
 
@@ -37,12 +37,16 @@ class Survey:
     Attributes:
         listed: batches found.
         mapping: None when no batch is readable.
+        first: the first readable batch by path, with its columns alone.
+        fresh: whether some batch was not known, and `check` has seen the first one.
         unreadable: batches that cannot be read, by path.
     """
 
     listed: int
     mapping: EventMapping | None
     unreadable: tuple[Batch, ...]
+    first: Batch | None = None
+    fresh: bool = False
 
 
 def survey_source(
@@ -52,6 +56,7 @@ def survey_source(
     *,
     span: tuple[datetime, datetime] | None,
     also: Iterable[str],
+    check: Callable[[EventMapping, Batch], None],
     remember: bool,
 ) -> Survey:
     """List the source and read the footers of batches that the index does not know.
@@ -62,6 +67,8 @@ def survey_source(
         index: the batch index.
         span: list only what may hold events of these times, where date paths tell.
         also: paths to look for where such a listing leaves them out.
+        check: called with the mapping and the first readable batch, which has its columns alone,
+            before new batches are read and anything is written.
         remember: add to the index what was read.
 
     Raises:
@@ -76,27 +83,31 @@ def survey_source(
     if span is not None and config.source.date_path is not None:
         listed = _with_known_elsewhere(con, files, listed, span, also)
     con.register("listed", listed)
-    columns, unreadable = _first_columns(con, files)
-    if columns is None:
+    first, unreadable = _first_readable(con, files)
+    if first is None:
         return Survey(listed.num_rows, None, tuple(unreadable))
-    mapping = resolve_mapping(config.source, columns)
-    added, unreadable = _read_new(con, config, files, mapping, index if remember else None)
+    mapping = resolve_mapping(config.source, first.columns)
+    key = {"time_key": time_key(mapping, config.source)}
+    with engine_errors("looking for new batches"):
+        new = read_table(con, statement("plan_new_batches"), key)
+    if len(new):
+        check(mapping, first)
+    added, unreadable = _read_new(new, config, files, mapping, index if remember else None)
     con.register("indexed", pa.concat_tables([indexed, *added]))
     with engine_errors("looking batches up in the index"):
-        key = {"time_key": time_key(mapping, config.source)}
         con.execute(statement("plan_batches"), key)
         contracts = con.execute(
             "select columns, min(path) from batches group by columns order by min(path)"
         ).fetchall()
     for text, path in contracts:
-        check_same_contract(mapping, columns, parse_columns(text), batch=path)
+        check_same_contract(mapping, first.columns, parse_columns(text), batch=path)
     if remember:
         index.merge(segments)
-    return Survey(listed.num_rows, mapping, tuple(unreadable))
+    return Survey(listed.num_rows, mapping, tuple(unreadable), first, fresh=len(new) > 0)
 
 
 def _read_new(
-    con: duckdb.DuckDBPyConnection,
+    new: pa.Table,
     config: ExportConfig,
     files: SourceFiles,
     mapping: EventMapping,
@@ -107,12 +118,10 @@ def _read_new(
     Rows are added to the index as they come, so that a crash loses few.
     """
     key = time_key(mapping, config.source)
-    with engine_errors("looking for new batches"):
-        found = read_table(con, statement("plan_new_batches"), {"time_key": key})
     tables: list[pa.Table] = []
     unreadable: list[Batch] = []
-    for at in range(0, len(found), _ROWS_AT_ONCE):
-        rows = found.slice(at, _ROWS_AT_ONCE).to_pylist()
+    for at in range(0, len(new), _ROWS_AT_ONCE):
+        rows = new.slice(at, _ROWS_AT_ONCE).to_pylist()
         entries = [StoredObject(**row, modified_at=0.0) for row in rows]
         batches = list(read_batches(config.source, files, mapping, entries))
         unreadable += (batch for batch in batches if batch.unreadable)
@@ -150,21 +159,20 @@ def _with_known_elsewhere(
     return pa.concat_tables([listed, _listing(iter(found))]).sort_by("path")
 
 
-def _first_columns(
+def _first_readable(
     con: duckdb.DuckDBPyConnection, files: SourceFiles
-) -> tuple[Columns | None, list[Batch]]:
-    """Columns of the first readable batch, by which a preset is told; without one, all batches."""
+) -> tuple[Batch | None, list[Batch]]:
+    """The first readable batch, by whose columns a preset is told; without one, all batches."""
     with engine_errors("looking for the first batch"):
         candidates = read_table(con, statement("plan_first_batches"))
     unreadable = []
     for at in range(len(candidates)):
         (row,) = candidates.slice(at, 1).to_pylist()
         text = row.pop("columns")
-        if text is not None:
-            return parse_columns(text), []
-        columns = read_columns(files, StoredObject(**row, modified_at=0.0))
+        entry = StoredObject(**row, modified_at=0.0)
+        columns = read_columns(files, entry) if text is None else parse_columns(text)
         if columns is not None:
-            return columns, []
+            return Batch(entry.path, entry.etag, entry.size, columns=columns), []
         why = "no readable Parquet footer"
-        unreadable.append(Batch(row["path"], row["etag"], row["size"], unreadable=why))
+        unreadable.append(Batch(entry.path, entry.etag, entry.size, unreadable=why))
     return None, unreadable

@@ -40,6 +40,7 @@ def sweep_export(config: ExportConfig, *, delete: bool, grace: timedelta | None 
         QualityError: a manifest is damaged or of a newer format; nothing was removed.
         StorageError: the destination cannot be listed, read or written.
     """
+    check_owner(config)
     destination = config.destination
     act = collect_garbage if delete else find_garbage
     return act(
