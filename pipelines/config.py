@@ -156,7 +156,8 @@ class Source(_Frozen):
 
     Attributes:
         url: folder, prefix or glob of Parquet objects; `file://`, `s3://` or a path relative to
-            the config file.
+            the config file. What ends in `.parquet` is an object or a folder of them. A glob may
+            hold `*`, `**`, `?`, `[a-z]`, `[!x]` and `{a,b}`.
         preset: name of a bundled mapping; found by column names when neither it nor `mapping`
             is given.
         mapping: fields of an event; on top of the preset's when there is one.
@@ -164,7 +165,8 @@ class Source(_Frozen):
             list only the folders of its windows. The folder's date must be the event's.
         valid_times: half-open range of believable event times; others go to window `undated`.
         storage_options: passed to fsspec (endpoint_url, profile, …); never secrets.
-        on_unreadable_batch: `fail` blocks the windows the batch may feed, `skip` records it.
+        on_unreadable_batch: of a batch whose footer cannot be read: `fail` blocks the windows it
+            may feed, `skip` records it. Damage behind a sound footer always fails the window.
     """
 
     url: str

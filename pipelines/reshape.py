@@ -11,7 +11,8 @@ from pipelines.engine import compose, quote
 from pipelines.errors import ConfigError
 from pipelines.expressions import parse_expression
 from pipelines.filters import compile_filters, compile_sample
-from pipelines.sources.mapping import PAYLOADS, Columns, EventMapping, EventSql, event_sql
+from pipelines.sources.columns import Columns
+from pipelines.sources.mapping import PAYLOADS, EventMapping, EventSql, event_sql
 
 EXPORTED = 0
 _WHERE_FIELDS = (

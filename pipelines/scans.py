@@ -19,8 +19,10 @@ from pipelines.engine import NotUtf8Error, compose, connect, engine_errors
 from pipelines.errors import ConfigError, ContractError
 from pipelines.reshape import Query, Reshape, Scan, compile_rules
 from pipelines.sources.batches import open_source
+from pipelines.sources.columns import Columns
 from pipelines.sources.fetch import Spool
-from pipelines.sources.mapping import BINARY, TEXT, Columns, EventMapping, event_sql
+from pipelines.sources.mapping import EventMapping, event_sql
+from pipelines.sources.not_utf8 import columns_of_copy
 from pipelines.windows import UNDATED, Window
 
 _ROWS_PER_READ = 2048  # DuckDB's vector: smaller and larger reads are slower
@@ -94,6 +96,7 @@ class Session:
         self.con = con
         self._spool = spool
         self._collected = False
+        self._fetched: Collection[str] | None = None
         self._loser_keys = [batch * _KEY_WIDTH + row for batch, row, _ in work.losers]
         self.outlived: Counter[tuple[int, int]] = Counter()
 
@@ -102,7 +105,12 @@ class Session:
 
         Args:
             columns: what to fetch of remote batches; by default all that the mapping reads.
+
+        Raises:
+            BatchChangedError: a batch was overwritten before or while its scan was in use; what
+                was made of the scan is then not to be used.
         """
+        self._fetched = columns
         with ThreadPoolExecutor(_FETCHERS, thread_name_prefix="fetch") as pool:
 
             def fetch(group: list[BatchRange]) -> list[Future[Path]]:
@@ -120,6 +128,8 @@ class Session:
                     rows=(0, 2**62) if len(group) > 1 else group[0].rows,
                     columns=group[0].columns,
                 )
+                for entry in group:
+                    self._spool.check_unchanged(entry.path, entry.etag)
                 for file in files:
                     self._spool.release(file)
 
@@ -178,11 +188,11 @@ class Session:
         """Add a scan's lines to those that `ordered_lines` sorts."""
 
         def collect(part: Scan) -> list[Any]:
-            query = self.reshape.lines(part, losers=self.losers)
             start = "create temp table ordered_lines as"
             if self._collected:
                 start = "insert into ordered_lines"
-            found = self._fetch_all(part, replace(query, sql=f"{start} {query.sql}"))
+            query = self.reshape.lines(part, losers=self.losers)
+            found = self._fetch_all(part, query, start)
             self._collected = True
             return found
 
@@ -229,14 +239,48 @@ class Session:
                     raise ConfigError(f"where: gives {kind}, and must give true or false")
 
     def _read(self, scan: Scan, query: Query) -> Iterator[pa.RecordBatch]:
-        with _reading(scan):
+        with self._blaming(scan, query), _reading(scan):
             relation = self.con.sql(query.sql, params=query.params)
             with relation.to_arrow_reader(_ROWS_PER_READ) as reader:
                 yield from reader
 
-    def _fetch_all(self, scan: Scan, query: Query) -> list[Any]:
-        with _reading(scan):
-            return self.con.execute(query.sql, query.params).fetchall()
+    def _fetch_all(self, scan: Scan, query: Query, start: str = "") -> list[Any]:
+        """Rows of a query, or of a statement that starts with `start` and goes on with it."""
+        with self._blaming(scan, query), _reading(scan):
+            return self.con.execute(f"{start} {query.sql}", query.params).fetchall()
+
+    @contextmanager
+    def _blaming(self, scan: Scan, query: Query) -> Iterator[None]:
+        """Name the one batch that cannot be read, if a scan of many cannot."""
+        try:
+            yield
+        except NotUtf8Error:
+            raise
+        except ContractError as exc:
+            # A batch overwritten under DuckDB's hands looks damaged.
+            for entry in (entry for entry in self.work.ranges if entry.path in scan.paths):
+                self._spool.check_unchanged(entry.path, entry.etag)
+            if len(scan.files) == 1:
+                raise self._explained(exc, scan.paths[0]) from exc
+            for single in _singles(scan):
+                again = {"batches": list(single.files), "paths": list(single.paths)}
+                again = {name: value for name, value in again.items() if name in query.params}
+                try:
+                    with _reading(single):
+                        rows = self.con.execute(query.sql, query.params | again)
+                        while rows.fetchmany(_ROWS_PER_READ):
+                            pass
+                except NotUtf8Error:
+                    continue
+                except ContractError as found:
+                    raise self._explained(found, single.paths[0]) from exc
+            raise
+
+    def _explained(self, exc: ContractError, batch: str) -> ContractError:
+        hint = ""
+        if self.work.config.source.on_unreadable_batch == "skip":
+            hint = "; on_unreadable_batch: skip covers batches whose footer cannot be read"
+        return ContractError(f"{str(exc).rstrip(': ')}{hint}", batch=batch)
 
     def _each(self, scan: Scan, work: Callable[[Scan], list[_T]]) -> list[_T]:
         """The work done on a scan, or on its batches as bytes when text in it is not UTF-8."""
@@ -247,22 +291,18 @@ class Session:
 
     def _split_as_bytes(self, scan: Scan) -> Iterator[Scan]:
         """Yield the scan again, a batch at a time, its text columns read as bytes."""
-        families = tuple((n, BINARY if f == TEXT else f) for n, f in scan.columns.families)
         columns = event_sql(self.work.mapping, scan.columns, batch=scan.paths[0]).columns
-        for number, file in enumerate(scan.files):
+        fetched = columns if self._fetched is None else self._fetched
+        for single in _singles(scan):
+            file, batch = Path(single.files[0]), single.paths[0]
             try:
-                copy = self._spool.with_binary_text(Path(file), scan.rows, columns)
+                with engine_errors(f"reading {batch} as bytes"):
+                    copy, marked = self._spool.as_bytes(file, scan.rows, columns, fetched)
             except ContractError as exc:
-                batch = scan.paths[number]
-                message = f"{batch}: text that is not UTF-8, in a column that {exc}"
-                raise ContractError(message, batch=batch) from exc
-            yield replace(
-                scan,
-                files=(str(copy),),
-                paths=(scan.paths[number],),
-                first_batch=scan.first_batch + number,
-                columns=Columns(families),
-            )
+                message = f"{batch}: holds text that is not UTF-8, and {exc}"
+                raise self._explained(ContractError(message), batch) from exc
+            known = columns_of_copy(scan.columns, marked)
+            yield replace(single, files=(str(copy),), columns=known)
             self._spool.release(copy)
 
     def _fetch(self, entry: BatchRange, columns: Collection[str] | None) -> Path:
@@ -276,10 +316,9 @@ def open_session(work: ShardWork) -> Iterator[Session]:
     """Yield a session; its copies and its connection go with it."""
     store = open_source(work.config.source).store
     with Spool(store) as spool:
-        readable = [str(spool.folder), *([str(store.root)] if spool.in_place else [])]
         config = work.config
         with connect(
-            memory_limit=config.memory_limit, threads=config.threads, readable=readable
+            memory_limit=config.memory_limit, threads=config.threads, readable=spool.readable
         ) as con:
             con.execute("create temp table losers(batch integer, row bigint, disposition integer)")
             if work.losers:
@@ -348,6 +387,12 @@ def _reading(scan: Scan) -> Iterator[None]:
             if not isinstance(exc, UnicodeDecodeError) and _BAD_JSON_COLUMN not in str(exc):
                 raise
             raise NotUtf8Error(f"reading {_named(scan)}: a JSON column holds other text") from exc
+
+
+def _singles(scan: Scan) -> Iterator[Scan]:
+    """The scan's batches, each alone."""
+    for number, (file, path) in enumerate(zip(scan.files, scan.paths, strict=True)):
+        yield replace(scan, files=(file,), paths=(path,), first_batch=scan.first_batch + number)
 
 
 def _named(scan: Scan) -> str:

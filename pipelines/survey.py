@@ -20,8 +20,9 @@ from pipelines.sources.batches import (
     read_batches,
     read_columns,
 )
+from pipelines.sources.contract import check_same_contract
 from pipelines.sources.index import index_rows, parse_columns, time_key
-from pipelines.sources.mapping import EventMapping, check_same_contract, resolve_mapping
+from pipelines.sources.mapping import EventMapping, resolve_mapping
 from pipelines.storage import StoredObject
 from pipelines.windows import microseconds
 
@@ -99,8 +100,7 @@ def survey_source(
         contracts = con.execute(
             "select columns, min(path) from batches group by columns order by min(path)"
         ).fetchall()
-    for text, path in contracts:
-        check_same_contract(mapping, first.columns, parse_columns(text), batch=path)
+    check_same_contract(mapping, ((path, parse_columns(text)) for text, path in contracts))
     if remember:
         index.merge(segments)
     return Survey(listed.num_rows, mapping, tuple(unreadable), first, fresh=len(new) > 0)
@@ -123,7 +123,7 @@ def _read_new(
     for at in range(0, len(new), _ROWS_AT_ONCE):
         rows = new.slice(at, _ROWS_AT_ONCE).to_pylist()
         entries = [StoredObject(**row, modified_at=0.0) for row in rows]
-        batches = list(read_batches(config.source, files, mapping, entries))
+        batches = list(read_batches(config, files, mapping, entries))
         unreadable += (batch for batch in batches if batch.unreadable)
         tables.append(index_rows((batch for batch in batches if not batch.unreadable), key))
         if index is not None:

@@ -3,9 +3,9 @@ import pytest
 
 from pipelines.config import Source
 from pipelines.errors import ConfigError, ContractError
+from pipelines.sources.columns import columns_of
+from pipelines.sources.contract import check_same_contract
 from pipelines.sources.mapping import (
-    check_same_contract,
-    columns_of,
     detect_preset,
     event_sql,
     list_presets,
@@ -173,7 +173,7 @@ def test_missing_column_of_an_optional_field_is_null():
     assert sql.fields["project_id"] == "cast(null as varchar)"
 
 
-@pytest.mark.parametrize("name", ["file_index", "file_row_number"])
+@pytest.mark.parametrize("name", ["file_index", "file_row_number", "FILE_ROW_NUMBER"])
 def test_reserved_column_name_is_refused(name):
     mapping = resolve_mapping(source(preset="generic"), GENERIC)
     columns = columns_of(schema_with(**{name: pa.int64()}))
@@ -204,20 +204,18 @@ def test_time_of_a_type_that_is_no_time_is_refused(kind):
 def test_types_without_loss_are_one_contract(first, other):
     mapping = resolve_mapping(source(preset="generic"), GENERIC)
 
-    check_same_contract(
-        mapping,
-        columns_of(schema_with(model=first)),
-        columns_of(schema_with(model=other)),
-        batch="b.parquet",
-    )
+    batches = [("a.parquet", columns_of(schema_with(model=kind))) for kind in (first, other)]
+    check_same_contract(mapping, batches)
 
 
-def test_other_type_breaks_the_contract_and_names_both():
+@pytest.mark.parametrize("first", [None, pa.string()], ids=["first-lacks-it", "first-has-it"])
+def test_other_type_breaks_the_contract_and_names_both(first):
     mapping = resolve_mapping(source(preset="generic"), GENERIC)
+    kinds = {"a.parquet": first, "b.parquet": pa.string(), "c.parquet": pa.int64()}
 
-    with pytest.raises(ContractError, match=r"'model' .model. is integer here, text in other"):
+    with pytest.raises(ContractError, match=r"c\.parquet: .*'model' .model. is integer here, text"):
         check_same_contract(
-            mapping, GENERIC, columns_of(schema_with(model=pa.int64())), batch="b.parquet"
+            mapping, [(path, columns_of(schema_with(model=kind))) for path, kind in kinds.items()]
         )
 
 

@@ -8,20 +8,30 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from fractions import Fraction
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.config import Source
-from pipelines.engine import compose, connect, engine_errors
+from pipelines.config import ExportConfig, Source
+from pipelines.engine import NotUtf8Error, compose, connect, engine_errors
+from pipelines.errors import ConfigError
 from pipelines.layout import DatePath
+from pipelines.sources.columns import Columns, columns_of
 from pipelines.sources.fetch import Spool, read_footer
-from pipelines.sources.mapping import Columns, EventMapping, columns_of, event_sql
+from pipelines.sources.mapping import EventMapping, event_sql
+from pipelines.sources.not_utf8 import columns_of_copy
 from pipelines.storage import Store, StoredObject, open_store
 from pipelines.windows import microseconds
 
 _FOOTER_READERS = 16  # footers are small and far away: latency, not bandwidth
 _HIDDEN = re.compile(r"(^|/)[._]")  # as Spark and Hive skip them
+_SUFFIXES = (".parquet", ".parq")
+_BELOW = r"(?:/.*\.parq(?:uet)?)?"
+_WILDCARD = re.compile(r"[*?\[]|\{[^{}]*[,{]")  # braces without a comma are a name's own
+_PIECES = re.compile(r"(\*\*/|\*\*|\*|\?|\[[!^]?(?:\][^\]/]*|[^\]/]+)\]|\{[^{}]*,[^{}]*\})")
+_NESTED = re.compile(r"\{[^{}]*(\{[^{}]*,[^{}]*\}|,[^{}]*\{[^{}]*\})")
+_KNOWN_PIECES = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 _UNITS = {
     "milliseconds": Fraction(1000),
     "microseconds": Fraction(1),
@@ -85,18 +95,26 @@ class SourceFiles:
 
 
 def open_source(source: Source) -> SourceFiles:
-    """Split a source's url into a root to list and a pattern for paths below it."""
-    head, star, tail = _split_glob(source.url)
-    if star:
-        return SourceFiles(open_store(head, source.storage_options), _glob_pattern(tail))
-    if source.url.endswith((".parquet", ".parq")):
+    """Split a source's url into a root to list and a pattern for paths below it.
+
+    A url that ends in `.parquet` is an object, or a folder of them as Spark names it.
+
+    Raises:
+        ConfigError: the url holds a set or alternatives that are none.
+    """
+    wildcard = _WILDCARD.search(source.url)
+    if wildcard is not None:
+        split = source.url.rfind("/", 0, wildcard.start()) + 1
+        if source.url[:split].endswith("://"):
+            raise ConfigError(f"source.url: {source.url!r}: a pattern stands after the bucket")
+        files = open_store(source.url[:split].rstrip("/"), source.storage_options)
+        return SourceFiles(files, _glob_pattern(source.url[split:]))
+    if source.url.endswith(_SUFFIXES):
         folder, _, name = source.url.rpartition("/")
-        return SourceFiles(
-            open_store(folder, source.storage_options), re.compile(re.escape(name)), name
-        )
-    return SourceFiles(
-        open_store(source.url, source.storage_options), re.compile(r".*\.parq(uet)?")
-    )
+        files = open_store(folder, source.storage_options)
+        return SourceFiles(files, re.compile(re.escape(name) + _BELOW), name)
+    files = open_store(source.url, source.storage_options)
+    return SourceFiles(files, re.compile(r".*\.parq(uet)?"))
 
 
 def list_batches(
@@ -121,7 +139,7 @@ def read_columns(files: SourceFiles, entry: StoredObject) -> Columns | None:
 
 
 def read_batches(
-    source: Source, files: SourceFiles, mapping: EventMapping, found: Iterable[StoredObject]
+    config: ExportConfig, files: SourceFiles, mapping: EventMapping, found: Iterable[StoredObject]
 ) -> Iterator[Batch]:
     """Yield the batches in the order given, with rows, columns and event-time ranges.
 
@@ -132,7 +150,7 @@ def read_batches(
         ContractError: a batch lacks a needed column, or holds another type there.
         BatchChangedError: a batch is not the one that was listed.
     """
-    low, high = (microseconds(instant) for instant in source.valid_times)
+    low, high = (microseconds(instant) for instant in config.source.valid_times)
     timed = "requested_at" in mapping.fields
 
     def read(entry: StoredObject) -> tuple[Batch, bool]:
@@ -157,7 +175,7 @@ def read_batches(
 
     with ThreadPoolExecutor(_FOOTER_READERS) as pool:
         for batch, done in pool.map(read, found):
-            yield batch if done else _with_scanned_times(files.store, batch, mapping, low, high)
+            yield batch if done else _with_scanned_times(config, files.store, batch, mapping)
 
 
 def _with_footer_times(
@@ -165,7 +183,8 @@ def _with_footer_times(
 ) -> Batch | None:
     """The batch with times from its statistics; None where those do not tell all."""
     schema = metadata.schema
-    index = next((i for i in range(len(schema)) if schema.column(i).path == column), None)
+    found = [i for i in range(len(schema)) if schema.column(i).path == column]
+    index = found[0] if len(found) == 1 else None  # of two, one is a field of a STRUCT
     if index is None or (unit := _microseconds_per_unit(schema.column(index))) is None:
         return None
     groups, undated = [], 0
@@ -196,18 +215,32 @@ def _with_footer_times(
 
 
 def _with_scanned_times(
-    store: Store, batch: Batch, mapping: EventMapping, low: int, high: int
+    config: ExportConfig, store: Store, batch: Batch, mapping: EventMapping
 ) -> Batch:
     """The batch with times from reading the columns that its event time is computed from."""
-    sql = event_sql(mapping, batch.columns, batch=batch.path)
+    low, high = (microseconds(instant) for instant in config.source.valid_times)
     needed = mapping.reads("requested_at", batch.columns.names)
+    rows = (0, batch.rows)
     with Spool(store) as spool:
-        local = spool.materialise(batch.path, batch.etag, batch.size, (0, batch.rows), needed)
-        with connect(memory_limit=10**9, threads=None, readable=[str(local.parent)]) as con:
-            query = compose("time_range", requested_at=sql.fields["requested_at"])
-            params = {"batch": str(local), "low_us": low, "high_us": high}
-            with engine_errors(f"reading event times of {batch.path}"):
-                first, last, undated = con.execute(query, params).fetchall()[0]
+        local = spool.materialise(batch.path, batch.etag, batch.size, rows, needed)
+        with connect(
+            memory_limit=config.memory_limit, threads=config.threads, readable=spool.readable
+        ) as con:
+
+            def scan(file: Path, columns: Columns) -> list[tuple[int | None, int | None, int]]:
+                sql = event_sql(mapping, columns, batch=batch.path)
+                query = compose("time_range", requested_at=sql.fields["requested_at"])
+                params = {"batch": str(file), "low_us": low, "high_us": high}
+                with engine_errors(f"reading event times of {batch.path}"):
+                    return con.execute(query, params).fetchall()
+
+            try:
+                ((first, last, undated),) = scan(local, batch.columns)
+            except NotUtf8Error:
+                copy, marked = spool.as_bytes(local, rows, needed, needed)
+                columns = columns_of_copy(batch.columns, marked)
+                ((first, last, undated),) = scan(copy, columns)
+        spool.check_unchanged(batch.path, batch.etag)
     return replace(batch, first_us=first, last_us=last, undated=undated)
 
 
@@ -230,22 +263,29 @@ def _why_unreadable(exc: Exception, size: int) -> str:
     return f"no readable Parquet footer ({text.rstrip('.')})"
 
 
-def _split_glob(url: str) -> tuple[str, bool, str]:
-    """Root, whether there is a wildcard, and the pattern below the root."""
-    parts = url.split("/")
-    first = next((i for i, part in enumerate(parts) if any(c in part for c in "*?[")), None)
-    if first is None:
-        return url, False, ""
-    return "/".join(parts[:first]), True, "/".join(parts[first:])
-
-
 def _glob_pattern(glob: str) -> re.Pattern[str]:
-    """`**/` is any number of folders, `*` and `?` stay within a name, `[…]` is a set."""
-    pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", glob)
-    known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return re.compile(
-        "".join(
-            known.get(piece) or (piece if piece.startswith("[") else re.escape(piece))
-            for piece in pieces
-        )
-    )
+    """`**/` is any number of folders, `*` and `?` stay in a name; the rest is as in sh."""
+    if _NESTED.search(glob):
+        raise ConfigError(f"source.url: {glob!r} has alternatives within alternatives")
+    below = _BELOW if glob.endswith(_SUFFIXES) else ""
+    try:
+        return re.compile(_glob_source(glob) + below)
+    except re.error as exc:
+        raise ConfigError(f"source.url: {glob!r} is no pattern of paths: {exc}") from exc
+
+
+def _glob_source(glob: str) -> str:
+    return "".join(map(_piece_pattern, _PIECES.split(glob)))
+
+
+def _piece_pattern(piece: str) -> str:
+    """The regular expression of one wildcard, or of the text between two."""
+    if piece in _KNOWN_PIECES:
+        return _KNOWN_PIECES[piece]
+    if _PIECES.fullmatch(piece) is None:
+        return re.escape(piece)
+    if piece.startswith("{"):
+        return "(?:" + "|".join(_glob_source(one) for one in piece[1:-1].split(",")) + ")"
+    negated = piece[1] in "!^" and len(piece) > len("[!]")
+    inner = "".join(c if c == "-" else re.escape(c) for c in piece[1 + negated : -1])
+    return f"(?!/)[{'^' if negated else ''}{inner}]"

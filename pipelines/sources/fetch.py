@@ -1,5 +1,7 @@
 """Batches on a local disk for DuckDB: footers, and sparse copies that hold only what is read."""
 
+import itertools
+import re
 import struct
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
@@ -10,8 +12,9 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.errors import BatchChangedError, ContractError
+from pipelines.errors import BatchChangedError, ConfigError
 from pipelines.scratch import open_scratch
+from pipelines.sources.not_utf8 import copy_as_bytes
 from pipelines.storage import Store
 
 _TAIL_BYTES = 64 * 1024  # most footers fit: one request a batch
@@ -21,6 +24,9 @@ _TRAILER_BYTES = 8  # footer length (uint32, little endian) and magic
 # https://github.com/apache/parquet-format/blob/master/Encryption.md#55-plaintext-footer-mode
 _SIGNATURE_BYTES = 28
 _GAP_BYTES = 256 * 1024  # closer ranges are cheaper read together than asked for apart
+# DuckDB takes a path with one of these for a pattern. It has an escape, `[[]`, but then lists the
+# folder, once for each file, and fails on some neighbours (a file named `\.parquet`).
+_PATTERN = re.compile(r"[*?\[]")
 
 
 def read_footer(store: Store, path: str, *, etag: str, size: int) -> pq.FileMetaData:
@@ -48,11 +54,15 @@ class Spool:
     def __init__(self, store: Store) -> None:
         """Open a spool for batches of one store."""
         self._store = store
-        self._count = 0
+        self._numbers = itertools.count(1)
         self.in_place = store.is_local
         self._scratch = ExitStack()
         self.folder = self._scratch.enter_context(open_scratch())
-        self.fetched_bytes = 0
+
+    @property
+    def readable(self) -> list[str]:
+        """Folders that DuckDB must be allowed to read; it follows links before it looks."""
+        return [str(self.folder), *([self._store.root] if self.in_place else [])]
 
     def __enter__(self) -> Self:
         """Return the spool; it is removed on exit."""
@@ -72,20 +82,19 @@ class Spool:
         Raises:
             BatchChangedError: the batch is not the one that was listed.
         """
-        if self._store.is_local:
-            found = self._store.stat(path)
-            if found is None or found.etag != etag:
-                url = self._store.absolute_url(path)
-                raise BatchChangedError(f"{url} changed after it was listed; run again", url=url)
-            return Path(self._store.root) / path
-        self._count += 1
-        local = self.folder / f"{self._count:06d}.parquet"
+        self.check_unchanged(path, etag)
+        if self.in_place:
+            found = Path(self._store.root) / path
+            if not _PATTERN.search(str(found)):
+                return found
+            local = self._new_file()
+            local.symlink_to(found)
+            return local
+        local = self._new_file()
         tail = _tail(self._store, path, etag=etag, size=size)
         metadata = pq.read_metadata(pa.BufferReader(tail))
         ranges = list(_merged(sorted(_chunks(metadata, rows, columns))))
-        self.fetched_bytes += len(tail) + self._store.download(
-            path, local, ranges, etag=etag, size=size
-        )
+        self._store.download(path, local, ranges, etag=etag, size=size)
         with local.open("r+b") as file:
             file.seek(size - len(tail))
             file.write(tail)
@@ -96,41 +105,35 @@ class Spool:
         if local.parent == self.folder:
             local.unlink(missing_ok=True)
 
-    def with_binary_text(
-        self, local: Path, rows: tuple[int, int], columns: Collection[str]
-    ) -> Path:
-        """Return a copy of some columns, text as binary, for batches with text that is not UTF-8.
+    def check_unchanged(self, path: str, etag: str) -> None:
+        """Make sure that a batch read in place still is the one that was listed; a copy is.
 
-        DuckDB refuses to read such a column; read as bytes, each bad value is one reject. Row
-        groups outside of `rows` (half-open) hold only NULLs: they may not be there to read.
+        Raises:
+            BatchChangedError: it was overwritten or removed: what was read of it is not to be used.
         """
-        self._count += 1
-        copy = self.folder / f"{self._count:06d}-binary.parquet"
-        source = pq.ParquetFile(local)
-        fields = [field for field in source.schema_arrow if field.name in columns]
-        schema = pa.schema(
-            [
-                field.with_type(pa.large_binary() if _is_text(field.type) else field.type)
-                .with_nullable(True)  # noqa: FBT003 - pyarrow's signature
-                for field in fields
-            ]
-        )  # fmt: skip
-        first = 0
-        with pq.ParquetWriter(copy, schema, compression="zstd") as writer:
-            for group in range(source.num_row_groups):
-                size = source.metadata.row_group(group).num_rows
-                if first < rows[1] and first + size > rows[0]:
-                    try:
-                        table = source.read_row_group(group, columns=schema.names)
-                        arrays = [_as_binary(table.column(name)) for name in schema.names]
-                    except pa.ArrowException as exc:
-                        kind = type(exc).__name__
-                        raise ContractError(f"cannot be read as bytes ({kind})") from exc
-                else:
-                    arrays = [pa.nulls(size, field.type) for field in schema]
-                first += size
-                writer.write_table(pa.table(arrays, schema=schema), row_group_size=size or 1)
-        return copy
+        if self.in_place:
+            found = self._store.stat(path)
+            if found is None or found.etag != etag:
+                url = self._store.absolute_url(path)
+                raise BatchChangedError(f"{url} changed after it was listed; run again", url=url)
+
+    def as_bytes(
+        self,
+        local: Path,
+        rows: tuple[int, int],
+        columns: Collection[str],
+        fetched: Collection[str],
+    ) -> tuple[Path, list[str]]:
+        """Return what `copy_as_bytes` makes of a batch, and the nested columns it marks."""
+        copy = self._new_file()
+        return copy, copy_as_bytes(local, copy, rows, columns, fetched)
+
+    def _new_file(self) -> Path:
+        # One `next` is one step for threads; a number that is raised and then read is two.
+        local = self.folder / f"{next(self._numbers):06d}.parquet"
+        if _PATTERN.search(str(local)):
+            raise ConfigError(f"TMPDIR: DuckDB takes {self.folder} for a pattern; use another one")
+        return local
 
 
 def _tail(store: Store, path: str, *, etag: str, size: int) -> bytes:
@@ -154,19 +157,26 @@ def _chunks(
     metadata: pq.FileMetaData, rows: tuple[int, int], columns: Collection[str]
 ) -> Iterator[tuple[int, int]]:
     """Byte ranges of the named columns' chunks in the row groups that overlap `rows`."""
-    wanted = {name.lower() for name in columns}
+    wanted = [
+        index
+        for index in range(metadata.num_columns)
+        if _belongs(metadata.schema.column(index).path, columns)
+    ]
     row = 0
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         if row < rows[1] and row + group.num_rows > rows[0]:
-            for index in range(group.num_columns):
-                chunk = group.column(index)
-                if chunk.path_in_schema.split(".")[0].lower() in wanted:
-                    start = chunk.data_page_offset
-                    if chunk.has_dictionary_page and chunk.dictionary_page_offset is not None:
-                        start = min(start, chunk.dictionary_page_offset)
-                    yield start, start + chunk.total_compressed_size
+            for chunk in map(group.column, wanted):
+                start = chunk.data_page_offset
+                if chunk.has_dictionary_page and chunk.dictionary_page_offset is not None:
+                    start = min(start, chunk.dictionary_page_offset)
+                yield start, start + chunk.total_compressed_size
         row += group.num_rows
+
+
+def _belongs(leaf: str, columns: Collection[str]) -> bool:
+    """Whether a leaf is of one of the columns: `a.b` is in `a`, or a column of that name."""
+    return any(leaf == name or leaf.startswith(f"{name}.") for name in columns)
 
 
 def _merged(ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
@@ -181,31 +191,3 @@ def _merged(ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
             current = (start, end)
     if current is not None:
         yield current
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    """Whether a column holds text, also as a dictionary or as Parquet's JSON."""
-    if isinstance(kind, pa.BaseExtensionType):
-        return _is_text(kind.storage_type)
-    if pa.types.is_dictionary(kind):
-        return _is_text(kind.value_type)
-    text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    return any(is_kind(kind) for is_kind in text)
-
-
-def _as_binary(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Text as bytes without a look at them, for both lie alike in memory; the rest as it is."""
-    if not _is_text(column.type):
-        return column
-    return pa.chunked_array([_bytes_of(chunk) for chunk in column.chunks], pa.large_binary())
-
-
-def _bytes_of(text: pa.Array) -> pa.Array:
-    if isinstance(text, pa.ExtensionArray):
-        text = text.storage
-    if isinstance(text, pa.DictionaryArray):
-        return _bytes_of(text.dictionary).take(text.indices)
-    if pa.types.is_string_view(text.type):
-        return text.cast(pa.binary_view()).cast(pa.large_binary())
-    alike = pa.binary() if pa.types.is_string(text.type) else pa.large_binary()
-    return text.view(alike).cast(pa.large_binary())

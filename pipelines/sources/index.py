@@ -11,12 +11,13 @@ import pyarrow as pa
 from pipelines.config import Source
 from pipelines.segments import SegmentCache
 from pipelines.sources.batches import Batch, RowGroup
-from pipelines.sources.mapping import Columns, EventMapping
+from pipelines.sources.columns import Column, Columns
+from pipelines.sources.mapping import EventMapping
 from pipelines.storage import Store
 from pipelines.windows import microseconds
 
 FOLDER = "_meta/batches"
-_VERSION = 1  # changes when the same footer would give another row
+_VERSION = 2  # changes when the same footer would give another row
 _GROUP = pa.struct(
     {"rows": pa.int64(), "bytes": pa.int64(), "first_us": pa.int64(), "last_us": pa.int64()}
 )
@@ -103,10 +104,10 @@ def batch_of(row: Mapping[str, Any]) -> Batch:
 
 @functools.lru_cache
 def _columns_text(columns: Columns) -> str:
-    return json.dumps(columns.families)
+    return json.dumps([[column.name, column.family, column.type] for column in columns.all])
 
 
 @functools.lru_cache
 def parse_columns(text: str) -> Columns:
     """Return the columns that a row's text stands for."""
-    return Columns(tuple((name, family) for name, family in json.loads(text)))
+    return Columns(tuple(Column(*parts) for parts in json.loads(text)))

@@ -3,59 +3,43 @@
 import difflib
 import functools
 import importlib.resources
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
-import pyarrow as pa
 import yaml
 
 from pipelines.config import FieldMapping, PayloadKind, Source
 from pipelines.engine import quote
 from pipelines.errors import ConfigError, ContractError
 from pipelines.expressions import parse_expression
-
-# A column's family decides how it is read; widths and units within one are reconciled.
-TEXT, BINARY, INTEGER, FLOAT = "text", "binary", "integer", "float"
-BOOLEAN, TIME, ZONED_TIME, OTHER = "boolean", "time", "zoned time", "other"
-STRUCT, MAP, TEXT_MAP = "struct", "map", "map of text"
-LIST, TEXT_LIST, PAIR_LIST = "list", "list of text", "list of pairs"
-_SAME = {
-    BINARY: TEXT,
-    ZONED_TIME: TIME,
-    FLOAT: INTEGER,
-    TEXT_MAP: MAP,
-}  # read side by side without loss
+from pipelines.sources.columns import (
+    BINARY,
+    BOOLEAN,
+    FLOAT,
+    INTEGER,
+    LIST,
+    MAP,
+    OTHER,
+    PAIR_LIST,
+    STRUCT,
+    TEXT,
+    TEXT_LIST,
+    TEXT_MAP,
+    TIME,
+    ZONED_TIME,
+    Columns,
+    bytes_column,
+    check_names,
+)
 
 _NESTED = (STRUCT, MAP, TEXT_MAP, LIST, TEXT_LIST, PAIR_LIST)
 _INTEGERS = ("status_code", "duration_ms", "input_tokens", "output_tokens")
 _TIMES = ("requested_at", "received_at", "updated_at")
 _BOOLEANS = ("cache_hit", "is_error")
-_ROW_COLUMNS = frozenset({"file_index", "file_row_number"})  # DuckDB's own, by which rows are named
 PAYLOADS = ("request", "response")
 _FIELDS = (*_TIMES, "id", "model", *_INTEGERS, *_BOOLEANS, "error_message", "completion_id",
            "finish_reason", "cost", "project_id", "tags", *PAYLOADS)  # fmt: skip
 RECORDED = ("request", "response", "tags", "requested_at")  # what a reject keeps in raw form
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """A batch's columns by name, with their families, in file order."""
-
-    families: tuple[tuple[str, str], ...]
-
-    def family(self, name: str) -> str | None:
-        """Return the family of one column, None when the batch has none of that name."""
-        return next((family for column, family in self.families if column == name), None)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Column names in file order."""
-        return tuple(name for name, _ in self.families)
-
-
-def columns_of(schema: pa.Schema) -> Columns:
-    """Return the columns of a Parquet schema as pyarrow reads it."""
-    return Columns(tuple((field.name, _family(field.type)) for field in schema))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +182,6 @@ def event_sql(mapping: EventMapping, columns: Columns, *, batch: str) -> EventSq
         ContractError: a needed column is absent, or of a type its field cannot take.
         ConfigError: an expression is wrong.
     """
-    if taken := _ROW_COLUMNS.intersection(columns.names):
-        raise ContractError(
-            f"{batch}: column {min(taken)!r} has a name that DuckDB keeps for itself"
-        )
     fields: dict[str, str] = {}
     recorded: dict[str, str] = {}
     raw: dict[str, str] = {}
@@ -227,27 +207,9 @@ def event_sql(mapping: EventMapping, columns: Columns, *, batch: str) -> EventSq
             raw[name] = _raw(f"recorded_{name}", family)
         if name == "requested_at" and field and field.column and family in (TIME, ZONED_TIME):
             time_column, zoned = field.column, family == ZONED_TIME
-    return EventSql(fields, recorded, raw, payloads, time_column, zoned, frozenset(used))
-
-
-def check_same_contract(
-    mapping: EventMapping, first: Columns, other: Columns, *, batch: str
-) -> None:
-    """Refuse a batch whose mapped columns have another type than the first batch's.
-
-    Raises:
-        ContractError: names batch, column and both types.
-    """
-    for name, field in mapping.fields.items():
-        if field.column is None:
-            continue
-        was, now = first.family(field.column), other.family(field.column)
-        if was and now and _SAME.get(was, was) != _SAME.get(now, now):
-            raise ContractError(
-                f"{batch}: column {field.column!r} ({name}) is {now} here, {was} in other batches",
-                batch=batch,
-                column=field.column,
-            )
+    check_names(used, columns, batch)
+    whole = EventSql(fields, recorded, raw, payloads, time_column, zoned, frozenset(used))
+    return _without_bad_text(whole, mapping, columns)
 
 
 def _origin(
@@ -268,6 +230,30 @@ def _origin(
             return "null", None, frozenset()
         raise _absent(name, column, columns, batch)
     return f"({expression.sql})", OTHER, expression.columns
+
+
+def _without_bad_text(sql: EventSql, mapping: EventMapping, columns: Columns) -> EventSql:
+    """Make rejects of nested values with bad text: NULL here, their bytes in a column beside."""
+    fields, payloads = dict(sql.fields), dict(sql.payloads)
+    recorded, raw = dict(sql.recorded), dict(sql.raw)
+    for name in RECORDED:
+        field = mapping.fields.get(name)
+        column = field.column if field is not None else None
+        if column is None or columns.family(bytes_column(column)) is None:
+            continue
+        value, held = recorded[name], quote(bytes_column(column))
+        recorded[name] = (
+            f"case when {value} is not null or {held} is not null "
+            f"then {{'value': {value}, 'bytes': {held}}} end"
+        )
+        if name == "tags":
+            fields[name] = f"case when {held} is null then {fields[name]} end"
+        value, held = f"recorded_{name}.value", f"recorded_{name}.bytes"
+        sound, bad = _raw(value, columns.family(column)), _raw(held, BINARY)
+        raw[name] = f"case when {held} is null then {sound} else {bad} end"
+        if name in payloads:
+            payloads[name] = f"case when {held} is null then {payloads[name]} end"
+    return replace(sql, fields=fields, recorded=recorded, raw=raw, payloads=payloads)
 
 
 def _absent(name: str, column: str, columns: Columns, batch: str) -> ContractError:
@@ -368,52 +354,6 @@ def _tags(sql: str, family: str | None) -> str:
         LIST: f"case when {sql} is null then '{{}}' end",  # of what is no tag: a reject
     }
     return known.get(family, f"tags_from_text(cast({sql} as varchar))")
-
-
-def _family(kind: pa.DataType) -> str:
-    """The family of an Arrow type."""
-    if isinstance(kind, pa.BaseExtensionType):
-        return _family(kind.storage_type)
-    if pa.types.is_dictionary(kind):
-        return _family(kind.value_type)
-    if pa.types.is_timestamp(kind):
-        return ZONED_TIME if kind.tz is not None else TIME
-    tests = (
-        (TEXT, (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)),
-        (BINARY, (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)),
-        (BOOLEAN, (pa.types.is_boolean,)),
-        (INTEGER, (pa.types.is_integer,)),
-        (FLOAT, (pa.types.is_floating, pa.types.is_decimal)),
-        (TIME, (pa.types.is_date,)),
-        (TEXT_MAP, (_is_text_map,)),
-        (MAP, (pa.types.is_map,)),
-        (STRUCT, (pa.types.is_struct,)),
-        (TEXT_LIST, (_is_list_of(_is_text),)),
-        (PAIR_LIST, (_is_list_of(_is_pair),)),
-        (LIST, (pa.types.is_list, pa.types.is_large_list)),
-    )
-    return next((family for family, checks in tests if any(c(kind) for c in checks)), OTHER)
-
-
-def _is_list_of(is_item: Callable[[pa.DataType], bool]) -> Callable[[pa.DataType], bool]:
-    def check(kind: pa.DataType) -> bool:
-        listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-        return listed and is_item(kind.value_type)
-
-    return check
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return _family(kind) == TEXT
-
-
-def _is_pair(kind: pa.DataType) -> bool:
-    """Whether a list's items are rows of tags, as OpenPipe's table has them: name and value."""
-    return pa.types.is_struct(kind) and {field.name for field in kind} == {"name", "value"}
-
-
-def _is_text_map(kind: pa.DataType) -> bool:
-    return pa.types.is_map(kind) and _family(kind.item_type) == TEXT
 
 
 def _with_kinds(

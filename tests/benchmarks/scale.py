@@ -21,7 +21,7 @@ from pipelines.layout import manifest_path
 from pipelines.manifest import Ledger, Manifest, ReadBatch
 from pipelines.plan import Plan, plan_export
 from pipelines.sources.batches import Batch, RowGroup
-from pipelines.sources.mapping import columns_of
+from pipelines.sources.columns import columns_of
 from pipelines.states import StateLog
 from pipelines.storage import Store, StoredObject, open_store
 from tests.builders import SCHEMA
