@@ -10,7 +10,7 @@ from typing import Any
 
 from pipelines.accounting import build_manifest, check_rejects
 from pipelines.config import ExportConfig
-from pipelines.copies import find_duplicates, find_equal_keys, find_superseded, list_keys
+from pipelines.copies import find_equal_keys, find_losers, find_superseded, list_keys
 from pipelines.create_only import check_create_only
 from pipelines.deadline import Deadline
 from pipelines.errors import (
@@ -246,18 +246,17 @@ def _with_committed(work: ShardWork, committed: Committed | None) -> ShardWork:
 
 def _with_losers(plan: Plan, works: list[ShardWork], executor: Executor | None) -> list[ShardWork]:
     """The works with the events that another copy in the window outlives."""
-    if not works:
-        return works
+    if len(works) <= 1:
+        return [replace(work, finds_losers=True) for work in works]
     whole = replace(works[0], ranges=_joined(works))
-    superseded = find_superseded(whole)
-    works = [_narrowed(work, Losers(superseded)) for work in works]
-    if plan.config.remove_duplicates == "none":
-        return works
-    if executor is None:
-        duplicates = find_duplicates(replace(whole, losers=Losers(superseded)))
+    if executor is None or plan.config.remove_duplicates == "none":
+        losers = find_losers(whole)
     else:
+        losers = Losers(find_superseded(whole))
+        works = [_narrowed(work, losers) for work in works]
         duplicates = find_equal_keys(plan.config, _listed_keys(works, executor))
-    return [_narrowed(work, Losers(superseded, duplicates)) for work in works]
+        losers = Losers(losers.superseded, duplicates)
+    return [_narrowed(work, losers) for work in works]
 
 
 def _listed_keys(works: list[ShardWork], executor: Executor) -> Iterator[Any]:

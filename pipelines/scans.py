@@ -60,6 +60,7 @@ class ShardWork:
         window: whose events are exported, between start and end (naive UTC).
         digest: of the window's inputs, for names.
         losers: superseded and duplicate events of this shard.
+        finds_losers: whether the shard is all of its window, and finds them itself.
         committed: paths of this shard's parts and rejects that the newest generation names.
     """
 
@@ -73,6 +74,7 @@ class ShardWork:
     shard: int
     ranges: tuple[BatchRange, ...]
     losers: Losers = field(default_factory=Losers)
+    finds_losers: bool = False
     committed: tuple[str, ...] = ()
 
     def reshape(self) -> Reshape:
@@ -89,7 +91,7 @@ class Session:
         """Use `open_session`."""
         self.work = work
         self.reshape = work.reshape()
-        self.losers = bool(work.losers)
+        self.losers = False
         self.con = con
         self._spool = spool
         self._collected = False
@@ -161,9 +163,13 @@ class Session:
         rules, losers = self.reshape.rules, self.work.losers
         return (rules.superseded, losers.superseded), (rules.duplicate, losers.duplicates)
 
-    def list_losers(self) -> None:
-        """Make the table of losers that queries join."""
-        self.con.execute("create temp table losers(batch integer, row bigint, disposition integer)")
+    def set_losers(self, losers: Losers) -> None:
+        """Leave these events out, here and in queries, which join them as a table."""
+        self.work = replace(self.work, losers=losers)
+        self.losers = bool(losers)
+        self.con.execute(
+            "create or replace temp table losers(batch integer, row bigint, disposition integer)"
+        )
         for disposition, packed in self._losers():
             if not packed:
                 continue
@@ -308,7 +314,7 @@ def open_session(work: ShardWork) -> Iterator[Session]:
             memory_limit=config.memory_limit, threads=config.threads, readable=readable
         ) as con:
             session = Session(work, spool, con)
-            session.list_losers()
+            session.set_losers(work.losers)
             yield session
 
 

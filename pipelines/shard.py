@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.copies import settle_losers
 from pipelines.errors import QualityError
 from pipelines.layout import (
     SUFFIXES,
@@ -127,6 +128,7 @@ def _run(work: ShardWork, attempt: int, progress: Progress | None) -> ShardResul
             workers=1,
         ) as rejects,
     ):
+        settle_losers(session)
         tally = _Tally(session)
         router = _Router(session, parts, rejects)
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.copies import find_duplicates, find_equal_keys, find_superseded, list_keys
+from pipelines.copies import find_equal_keys, find_losers, find_superseded, list_keys
 from pipelines.losers import (
     BATCH_WIDTH,
     Losers,
@@ -93,5 +93,5 @@ def test_duplicates_are_the_same_found_here_or_from_keys_of_elsewhere(file_site)
     keys = pickle.loads(pickle.dumps(list_keys(work)))  # noqa: S301 - as an executor would
     found = find_equal_keys(work.config, [keys.slice(0, 900), pa.table({}), keys.slice(900)])
 
-    assert found == find_duplicates(work)
+    assert find_losers(work) == Losers(b"", found)
     assert read(found) == [(0, n) for n in range(700, 5000)]
