@@ -1,6 +1,7 @@
 """Plan, run the shards of each window, commit, clean up: the one place that composes them."""
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 
 from pipelines.accounting import build_manifest, check_rejects
 from pipelines.config import ExportConfig
+from pipelines.copies import find_equal_keys, find_losers, find_superseded, list_keys
 from pipelines.create_only import check_create_only
 from pipelines.deadline import Deadline
 from pipelines.errors import (
@@ -18,24 +20,21 @@ from pipelines.errors import (
     PipelineError,
     StorageError,
 )
-from pipelines.executors import InlineExecutor
 from pipelines.garbage import clean_up
 from pipelines.interrupts import stop_statements
 from pipelines.layout import parse_part, parse_rejects
+from pipelines.losers import Losers, places_within
 from pipelines.manifest import (
     Manifest,
     commit,
 )
 from pipelines.owner import claim_destination, open_destination
 from pipelines.plan import TO_DO, Plan, WindowPlan, plan_again, plan_export
-from pipelines.reshape import Rules, compile_rules
+from pipelines.reshape import compile_rules
 from pipelines.scans import ShardWork
 from pipelines.shard import (
     Progress,
     ShardResult,
-    find_duplicates,
-    find_superseded,
-    list_keys,
     run_shard,
     too_many_partitions,
 )
@@ -214,7 +213,7 @@ def _export_window(
     rules = compile_rules(plan.config, plan.mapping, now=plan.now, undated=undated)
     works = [_with_committed(work, window.committed) for work in plan.shard_works(window)]
     if not undated:
-        works = _with_losers(plan, rules, works, executor or InlineExecutor())
+        works = _with_losers(plan, works, executor)
     results = list(_run(works, executor, progress, deadline))
     manifest = build_manifest(plan, window, rules, results)
     check_rejects(plan, window, rules, manifest, results)
@@ -245,20 +244,26 @@ def _with_committed(work: ShardWork, committed: Committed | None) -> ShardWork:
     return replace(work, committed=own)
 
 
-def _with_losers(
-    plan: Plan, rules: Rules, works: list[ShardWork], executor: Executor
-) -> list[ShardWork]:
+def _with_losers(plan: Plan, works: list[ShardWork], executor: Executor | None) -> list[ShardWork]:
     """The works with the events that another copy in the window outlives."""
-    if not works:
-        return works
+    if len(works) <= 1:
+        return [replace(work, finds_losers=True) for work in works]
     whole = replace(works[0], ranges=_joined(works))
-    losers = [(*place, rules.superseded) for place in find_superseded(whole)]
-    works = [_narrowed(work, losers) for work in works]
-    if plan.config.remove_duplicates != "none":
-        tables = [future.result() for future in [executor.submit(list_keys, w) for w in works]]
-        losers += [(*place, rules.duplicate) for place in find_duplicates(plan.config, tables)]
+    if executor is None or plan.config.remove_duplicates == "none":
+        losers = find_losers(whole)
+    else:
+        losers = Losers(find_superseded(whole))
         works = [_narrowed(work, losers) for work in works]
-    return works
+        duplicates = find_equal_keys(plan.config, _listed_keys(works, executor))
+        losers = Losers(losers.superseded, duplicates)
+    return [_narrowed(work, losers) for work in works]
+
+
+def _listed_keys(works: list[ShardWork], executor: Executor) -> Iterator[Any]:
+    """The keys of each shard, which are forgotten once they are taken."""
+    futures = deque(executor.submit(list_keys, work) for work in works)
+    while futures:
+        yield futures.popleft().result()
 
 
 def _joined(works: list[ShardWork]) -> tuple[Any, ...]:
@@ -274,15 +279,11 @@ def _joined(works: list[ShardWork]) -> tuple[Any, ...]:
     return tuple(ranges)
 
 
-def _narrowed(work: ShardWork, losers: list[tuple[int, int, int]]) -> ShardWork:
+def _narrowed(work: ShardWork, losers: Losers) -> ShardWork:
     """The work with those losers that are its own."""
-    rows = {entry.number: entry.rows for entry in work.ranges}
-    own = sorted(
-        (batch, row, disposition)
-        for batch, row, disposition in losers
-        if batch in rows and rows[batch][0] <= row < rows[batch][1]
-    )
-    return replace(work, losers=tuple(own))
+    own = [(entry.number, entry.rows) for entry in work.ranges]
+    superseded = places_within(losers.superseded, own)
+    return replace(work, losers=Losers(superseded, places_within(losers.duplicates, own)))
 
 
 def _run(

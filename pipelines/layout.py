@@ -15,7 +15,7 @@ from itertools import islice
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, QualityError
 
 HIVE_NULL: Final = "__HIVE_DEFAULT_PARTITION__"
 MAX_SEGMENT_BYTES: Final = 255
@@ -73,7 +73,8 @@ def partition_path(keys: Sequence[str], values: Sequence[str | None]) -> str:
     """Return `date=2023-12-15/model=gpt-4o` for these keys and values; no keys give `""`.
 
     Raises:
-        ConfigError: a key is empty or starts with `_` or `.`, or a directory would be too long.
+        ConfigError: a key is empty or starts with `_` or `.`.
+        QualityError: a value is too long for the name of a directory; the message leaves it out.
         ValueError: there are not as many values as keys.
     """
     return "/".join(_segment(key, value) for key, value in zip(keys, values, strict=True))
@@ -87,10 +88,10 @@ def _segment(key: str, value: str | None) -> str:
     segment = f"{escape_value(key)}={HIVE_NULL if value is None else escape_value(value)}"
     size_bytes = len(segment.encode())
     if size_bytes > MAX_SEGMENT_BYTES:
-        raise ConfigError(
+        raise QualityError(
             f"partition key {key!r}: a value makes a directory name of {size_bytes} bytes, and "
             f"file systems allow {MAX_SEGMENT_BYTES}: choose another partition key, or an SQL "
-            f"expression that shortens it (the name starts {segment[:40]!r})"
+            f"expression that shortens it"
         )
     return segment
 

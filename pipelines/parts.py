@@ -5,26 +5,27 @@ lines are cut into chunks of exactly 1 MiB, and each part's chunks are compresse
 """
 
 import hashlib
-import os
 import threading
+import unicodedata
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from tempfile import TemporaryFile
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from pipelines.codecs import Codec, open_codec
 from pipelines.config import Compression
-from pipelines.errors import QualityError, ResourceError
+from pipelines.errors import QualityError
+from pipelines.spill import SpillFile
 from pipelines.storage import ObjectWriter, Store
 
 _CHUNK_BYTES = 1024**2  # best of 256 KiB, 1 MiB and 4 MiB for speed and for memory
 _STREAMS = 64  # parts with a compressor and a writer open; the others wait as raw bytes
 _REMOTE_STREAMS = 16  # each buffers up to 8 MiB for a multipart upload
 _SPILL_TO = 0.5  # spilling frees half of the budget at once
+_TWIN_NUMBERS = 1_000_000  # between the numbers of partitions that a disk may take for one
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +93,13 @@ class _OpenPart:
         "closed",
         "codec",
         "draining",
+        "lines_written",
         "md5",
         "partition",
         "path",
         "queue",
         "raw_bytes",
+        "raw_written",
         "records",
         "sha256",
         "streaming",
@@ -118,6 +121,8 @@ class _OpenPart:
         self.codec: Codec | None = None
         self.writer: ObjectWriter | None = None
         self.written = 0
+        self.raw_written = 0
+        self.lines_written = 0
         self.sha256 = hashlib.sha256()
         self.md5 = hashlib.md5(usedforsecurity=False)
 
@@ -151,16 +156,15 @@ class PartWriter:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="parts")
         self._streams = _STREAMS if store.is_local else _REMOTE_STREAMS
         self._open: dict[str, _OpenPart] = {}
-        self._started: Counter[str] = Counter()
-        self._partitions: set[str] = set()
+        self._next: dict[str, int] = {}  # the number of each partition's next part
+        self._twins: Counter[str] = Counter()
         self._finished: list[Part] = []
         self._all: set[_OpenPart] = set()
         self._held = 0  # bytes of lines in memory
         self._jobs = 0
         self._changed = threading.Condition()
         self._error: BaseException | None = None
-        self._spill: Any = None
-        self._spilled = 0
+        self._spill = SpillFile()
 
     def __enter__(self) -> Self:
         """Return the writer."""
@@ -176,13 +180,12 @@ class PartWriter:
         for part in self._all:
             if part.writer is not None:
                 part.writer.abort()
-        if self._spill is not None:
-            self._spill.close()
+        self._spill.close()
 
     @property
     def partitions(self) -> int:
         """How many partitions have got a line so far."""
-        return len(self._partitions)
+        return len(self._next)
 
     def write(
         self, partition: str, data: memoryview, offsets: memoryview, first: int, last: int
@@ -212,12 +215,14 @@ class PartWriter:
         return sorted(self._finished, key=lambda part: part.path)
 
     def _start(self, partition: str) -> _OpenPart:
-        # Not across partitions, of which the order depends on where reads begin; but on a disk
-        # that ignores case, two of them may be one folder.
-        folder = partition.casefold()
-        part = _OpenPart(partition, self._name(partition, self._started[folder]))
-        self._started[folder] += 1
-        self._partitions.add(partition)
+        if partition not in self._next:
+            # On a disk that ignores case, two partitions may be one folder: they share no numbers.
+            # They come in the order of their first lines, wherever reads begin.
+            folder = unicodedata.normalize("NFC", partition.casefold())
+            self._next[partition] = self._twins[folder] * _TWIN_NUMBERS
+            self._twins[folder] += 1
+        part = _OpenPart(partition, self._name(partition, self._next[partition]))
+        self._next[partition] += 1
         self._open[partition] = part
         self._all.add(part)
         return part
@@ -297,8 +302,10 @@ class PartWriter:
             part.writer = self._store.open_writer(part.path)
         data = chunk.memory
         if chunk.spilled:
-            pieces = [os.pread(self._spill.fileno(), size, at) for at, size in chunk.spilled]
+            pieces = [self._spill.read(*place) for place in chunk.spilled]
             data = bytearray(b"".join([*pieces, chunk.memory]))
+        part.raw_written += len(data)
+        part.lines_written += data.count(b"\n")
         self._write_bytes(part, part.codec.compress(data))
 
     def _write_bytes(self, part: _OpenPart, data: bytes | bytearray) -> None:
@@ -312,6 +319,11 @@ class PartWriter:
         if part.codec is None or part.writer is None:
             raise RuntimeError("a closed part has at least one chunk")
         self._write_bytes(part, part.codec.flush())
+        if (part.lines_written, part.raw_written) != (part.records, part.raw_bytes):
+            raise QualityError(
+                f"{part.writer.url}: took in {part.records} records of {part.raw_bytes} bytes, and "
+                f"would hold {part.lines_written} lines of {part.raw_written}; not committed"
+            )
         created = part.writer.commit()
         digest = part.sha256.hexdigest()
         if not created:
@@ -352,18 +364,7 @@ class PartWriter:
                     return
 
     def _spill_chunk(self, chunk: _Chunk) -> None:
-        if not chunk.memory:
-            return
-        try:
-            if self._spill is None:
-                self._spill = TemporaryFile(prefix="request-logs-parts-")  # noqa: SIM115 - closed in __exit__
-            os.pwrite(self._spill.fileno(), chunk.memory, self._spilled)
-        except OSError as exc:
-            raise ResourceError(
-                f"no space left to spill open partitions ({exc.strerror}); free space in the "
-                f"temporary folder (TMPDIR) or partition by fewer values"
-            ) from exc
-        chunk.spilled.append((self._spilled, len(chunk.memory)))
-        self._spilled += len(chunk.memory)
-        self._held -= len(chunk.memory)
-        chunk.memory = bytearray()
+        if chunk.memory:
+            chunk.spilled.append(self._spill.write(chunk.memory))
+            self._held -= len(chunk.memory)
+            chunk.memory = bytearray()

@@ -1,11 +1,10 @@
 """Reading one shard's batches in order: copies fetched ahead, queries, text that is not UTF-8."""
 
-from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ import pyarrow.compute as pc
 from pipelines.config import ExportConfig
 from pipelines.engine import NotUtf8Error, compose, connect, engine_errors
 from pipelines.errors import ConfigError, ContractError
+from pipelines.losers import BATCH_WIDTH, Losers, list_places, places_between, unpack_places
 from pipelines.reshape import Query, Reshape, Scan, compile_rules
 from pipelines.sources.batches import open_source
 from pipelines.sources.columns import Columns
@@ -30,7 +30,6 @@ _REMOTE_SCAN_BYTES = 64 * 1024**2  # one scan is read while the next one is fetc
 _SCAN_FILES = 512
 _FETCHERS = 4
 _BAD_JSON_COLUMN = "Invalid JSON found in Parquet file"  # DuckDB checks it as it reads
-_KEY_WIDTH = 2**40  # more rows than a batch can hold
 _T = TypeVar("_T")
 
 
@@ -62,7 +61,8 @@ class ShardWork:
         now: the run's moment, to which `last` filters refer.
         window: whose events are exported, between start and end (naive UTC).
         digest: of the window's inputs, for names.
-        losers: superseded and duplicate events of this shard as (batch, row, disposition), sorted.
+        losers: superseded and duplicate events of this shard.
+        finds_losers: whether the shard is all of its window, and finds them itself.
         committed: paths of this shard's parts and rejects that the newest generation names.
     """
 
@@ -75,7 +75,8 @@ class ShardWork:
     digest: str
     shard: int
     ranges: tuple[BatchRange, ...]
-    losers: tuple[tuple[int, int, int], ...] = ()
+    losers: Losers = field(default_factory=Losers)
+    finds_losers: bool = False
     committed: tuple[str, ...] = ()
 
     def reshape(self) -> Reshape:
@@ -92,12 +93,11 @@ class Session:
         """Use `open_session`."""
         self.work = work
         self.reshape = work.reshape()
-        self.losers = bool(work.losers)
+        self.losers = False
         self.con = con
         self._spool = spool
         self._collected = False
         self._fetched: Collection[str] | None = None
-        self._loser_keys = [batch * _KEY_WIDTH + row for batch, row, _ in work.losers]
         self.outlived: Counter[tuple[int, int]] = Counter()
 
     def scans(self, columns: Collection[str] | None = None) -> Iterator[Scan]:
@@ -154,20 +154,43 @@ class Session:
 
     def _without_losers(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """The rows, in batch order, without those that another copy outlives."""
-        if not self._loser_keys or not rows.num_rows:
-            return rows
-        keys = pc.add(
-            pc.multiply(rows.column("batch").cast(pa.int64()), _KEY_WIDTH), rows.column("row")
+        for disposition, packed in self._losers():
+            if not packed or not rows.num_rows:
+                continue
+            places = list_places(rows)
+            near = places_between(packed, places[0].as_py(), places[-1].as_py())
+            if not len(near):
+                continue
+            lost = pc.is_in(places, value_set=near)
+            if self.reshape.rules.reads_payload:  # otherwise `counts` has them
+                for found in pc.value_counts(rows.column("batch").filter(lost)).to_pylist():
+                    self.outlived[found["values"], disposition] += found["counts"]
+            rows = rows.filter(pc.invert(lost))
+        return rows
+
+    def _losers(self) -> tuple[tuple[int, bytes], ...]:
+        """Packed places by disposition."""
+        rules, losers = self.reshape.rules, self.work.losers
+        return (rules.superseded, losers.superseded), (rules.duplicate, losers.duplicates)
+
+    def set_losers(self, losers: Losers) -> None:
+        """Leave these events out, here and in queries, which join them as a table."""
+        self.work = replace(self.work, losers=losers)
+        self.losers = bool(losers)
+        self.con.execute(
+            "create or replace temp table losers(batch integer, row bigint, disposition integer)"
         )
-        first = bisect_left(self._loser_keys, keys[0].as_py())
-        last = bisect_right(self._loser_keys, keys[-1].as_py())
-        if first == last:
-            return rows
-        lost = pc.is_in(keys, value_set=pa.array(self._loser_keys[first:last], pa.int64()))
-        if self.reshape.rules.reads_payload:  # otherwise `counts` has them
-            for batch, _, disposition in self.work.losers[first:last]:
-                self.outlived[batch, disposition] += 1
-        return rows.filter(pc.invert(lost))
+        for disposition, packed in self._losers():
+            if not packed:
+                continue
+            self.con.register("listed_places", pa.table({"place": unpack_places(packed)}))
+            with engine_errors("listing superseded events"):
+                self.con.execute(
+                    "insert into losers "
+                    "select place // $width, place % $width, $disposition from listed_places",
+                    {"width": BATCH_WIDTH, "disposition": disposition},
+                )
+            self.con.unregister("listed_places")
 
     def ordered_lines(self) -> Iterator[pa.RecordBatch]:
         """Yield `lines` of all collected scans by event time, then batch and row."""
@@ -216,6 +239,15 @@ class Session:
     def collect_ids(self, scan: Scan) -> None:
         """Add a scan's ids to the table event_ids."""
         self._each(scan, lambda part: self._fetch_all(part, self.reshape.ids(part)))
+
+    def collect_keys(self, scan: Scan) -> None:
+        """Add what `keys` returns of a scan to the table event_keys."""
+
+        def collect(part: Scan) -> list[Any]:
+            query = self.reshape.keys(part, losers=self.losers)
+            return self._fetch_all(part, replace(query, sql=f"insert into event_keys {query.sql}"))
+
+        self._each(scan, collect)
 
     def keys(self, scan: Scan) -> list[pa.RecordBatch]:
         """Return (key, batch, row) of what would be exported if nothing were a duplicate."""
@@ -320,14 +352,9 @@ def open_session(work: ShardWork) -> Iterator[Session]:
         with connect(
             memory_limit=config.memory_limit, threads=config.threads, readable=spool.readable
         ) as con:
-            con.execute("create temp table losers(batch integer, row bigint, disposition integer)")
-            if work.losers:
-                con.register("listed_losers", _loser_table(work.losers))
-                with engine_errors("listing superseded events"):
-                    con.execute(
-                        "insert into losers select batch, row, disposition from listed_losers"
-                    )
-            yield Session(work, spool, con)
+            session = Session(work, spool, con)
+            session.set_losers(work.losers)
+            yield session
 
 
 def check_queries(work: ShardWork) -> None:
@@ -363,17 +390,6 @@ def _groups(ranges: tuple[BatchRange, ...], *, remote: bool) -> Iterator[list[Ba
         size += entry.bytes
     if group:
         yield group
-
-
-def _loser_table(losers: tuple[tuple[int, int, int], ...]) -> pa.Table:
-    batches, rows, dispositions = zip(*losers, strict=True)
-    return pa.table(
-        {
-            "batch": pa.array(batches, pa.int32()),
-            "row": pa.array(rows, pa.int64()),
-            "disposition": pa.array(dispositions, pa.int32()),
-        }
-    )
 
 
 @contextmanager

@@ -13,21 +13,26 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.config import ExportConfig
-from pipelines.engine import connect, engine_errors, statement
-from pipelines.errors import ConfigError, QualityError
-from pipelines.layout import SUFFIXES, part_path, partition_path, rejects_path
+from pipelines.copies import settle_losers
+from pipelines.errors import QualityError
+from pipelines.layout import (
+    SUFFIXES,
+    canonical_value,
+    part_path,
+    partition_path,
+    rejects_path,
+)
 from pipelines.parts import Part, PartExistsError, PartWriter, Reuse
 from pipelines.reshape import EXPORTED
 from pipelines.scans import Session, ShardWork, open_session
 from pipelines.storage import open_store
-from pipelines.windows import UNDATED
 
 _WRITE_BUDGET_BYTES = 128 * 1024**2
 _EXAMPLES = 3  # located rejects kept for each reason
 _ATTEMPTS = 5  # names tried when one is taken
 _LOCAL_WRITERS, _REMOTE_WRITERS = 2, 4  # compression is CPU, an upload also waits
 _NO_LIMIT = 2**62
+_PARTS, _REJECTS, _NOWHERE = "parts", "rejects", "nowhere"
 
 Progress = Callable[[int, int], None]
 
@@ -86,47 +91,6 @@ def preview_lines(work: ShardWork, limit: int) -> list[bytes]:
     return lines[:limit]
 
 
-def find_superseded(work: ShardWork) -> list[tuple[int, int]]:
-    """Return (batch, row) of every event of which the work's window has a newer copy."""
-    if "id" not in work.mapping.fields or work.window == UNDATED:
-        return []
-    needed = {
-        column
-        for columns in {entry.columns for entry in work.ranges}
-        for name in ("id", "requested_at", "received_at", "updated_at")
-        for column in work.mapping.reads(name, columns.names)
-    }
-    with open_session(work) as session:
-        session.con.execute(
-            "create temp table event_ids(id varchar, version timestamp, batch integer, row bigint)"
-        )
-        for scan in session.scans(needed):
-            session.collect_ids(scan)
-        with engine_errors("finding the newest copy of each id"):
-            return session.con.execute(statement("find_superseded")).fetchall()
-
-
-def list_keys(work: ShardWork) -> pa.Table:
-    """Return hashes of what a shard would export, to find duplicates: key, batch, row."""
-    reads: list[pa.RecordBatch] = []
-    with open_session(work) as session:
-        for scan in session.scans():
-            reads += session.keys(scan)
-    return pa.Table.from_batches(reads) if reads else pa.table({})
-
-
-def find_duplicates(config: ExportConfig, tables: Sequence[pa.Table]) -> list[tuple[int, int]]:
-    """Return (batch, row) of every copy but the first among the tables of `list_keys`."""
-    filled = [table for table in tables if table.num_rows]
-    if not filled:
-        return []
-    with connect(memory_limit=config.memory_limit, threads=config.threads) as con:
-        con.register("listed_keys", pa.concat_tables(filled))
-        with engine_errors("finding duplicates"):
-            con.execute("create temp table event_keys as select key, batch, row from listed_keys")
-            return con.execute(statement("find_duplicates")).fetchall()
-
-
 def _run(work: ShardWork, attempt: int, progress: Progress | None) -> ShardResult:
     config = work.config
     store = open_store(config.destination.url, config.destination.storage_options)
@@ -164,6 +128,7 @@ def _run(work: ShardWork, attempt: int, progress: Progress | None) -> ShardResul
             workers=1,
         ) as rejects,
     ):
+        settle_losers(session)
         tally = _Tally(session)
         router = _Router(session, parts, rejects)
 
@@ -265,30 +230,36 @@ class _Router:
             return 0
         lines = rows.column("line")
         columns = [rows.column(f"p{number}") for number in range(len(self._keys))]
-        codes, values = _combined([rows.column("disposition"), *columns])
+        codes, values = _combined(
+            [(rows.column("disposition"), self._goal), *((c, canonical_value) for c in columns)]
+        )
         if codes is None:
-            return self._write(_decoded(0, values), lines, 0, len(lines))
+            return self._write(values[0], lines, 0, len(lines))
         order = pc.array_sort_indices(codes)  # stable: lines keep their order in a partition
         lines = lines.take(order)
         runs = pc.run_end_encode(codes.take(order))
         ends = runs.run_ends.to_pylist()
         starts = [0, *ends[:-1]]
         firsts = order.take(pa.array(starts)).to_pylist()
-        # By first row, not by code: codes depend on where a read begins.
+        # By first row: codes go by the order of values in each column.
         found = sorted(zip(firsts, starts, ends, runs.values.to_pylist(), strict=True))
-        return sum(
-            self._write(_decoded(code, values), lines, start, end) for _, start, end, code in found
-        )
+        return sum(self._write(values[code], lines, start, end) for _, start, end, code in found)
 
-    def _write(self, value: Any, lines: pa.Array, start: int, end: int) -> int:
-        disposition, *keys = value
-        if disposition != EXPORTED and disposition < self._first_reject:
+    def _goal(self, disposition: int) -> str:
+        """Where a line goes, whatever the reason: rejects of all reasons keep their order."""
+        if disposition == EXPORTED:
+            return _PARTS
+        return _REJECTS if disposition >= self._first_reject else _NOWHERE
+
+    def _write(self, value: tuple[Any, ...], lines: pa.Array, start: int, end: int) -> int:
+        goal, *keys = value
+        if goal == _NOWHERE:
             return 0
         # Large strings: 64-bit offsets, then bytes that are the file's own.
         _, offset_buffer, data_buffer = lines.buffers()
         offsets = memoryview(offset_buffer).cast("q")[lines.offset :]
         data = memoryview(data_buffer if data_buffer is not None else b"")
-        if disposition == EXPORTED:
+        if goal == _PARTS:
             self._parts.write(self._path(tuple(keys)), data, offsets, start, end)
         else:
             self._rejects.write("", data, offsets, start, end)
@@ -303,34 +274,53 @@ class _Router:
         return path
 
 
-def too_many_partitions(keys: Sequence[str], limit: int) -> ConfigError:
+def too_many_partitions(keys: Sequence[str], limit: int) -> QualityError:
     """Return the error for a window with more partitions than allowed."""
-    return ConfigError(
+    return QualityError(
         f"partition_by {', '.join(keys)}: a window has more than {limit} partitions; choose keys "
         f"with fewer values, or raise max_partitions"
     )
 
 
-def _combined(columns: Sequence[pa.Array]) -> tuple[pa.Array | None, list[list[Any]]]:
-    """One number a row that stands for its values, None when all rows agree; and the values."""
-    codes, dictionaries = None, []
-    for column in columns:
-        encoded = column.dictionary_encode(null_encoding="encode")
-        dictionaries.append(encoded.dictionary.to_pylist())
-        if len(dictionaries[-1]) > 1:
-            indices = encoded.indices.cast(pa.int64())
-            width = len(dictionaries[-1])
-            codes = indices if codes is None else pc.add(pc.multiply(codes, width), indices)
-    return codes, dictionaries
+def _combined(
+    columns: Sequence[tuple[pa.Array, Callable[[Any], Any]]],
+) -> tuple[pa.Array | None, list[tuple[Any, ...]]]:
+    """One code a row, None when all rows agree; and the values that each code stands for.
+
+    Args:
+        columns: each with what makes its values canonical: equal ones share a code.
+    """
+    codes: pa.Array | None = None
+    found: list[tuple[Any, ...]] = [()]
+    for column, canonical in columns:
+        indices, values = _encoded(column, canonical)
+        if indices is None:
+            found = [(*known, values[0]) for known in found]
+        elif codes is None:
+            codes, found = indices, [(*found[0], value) for value in values]
+        else:
+            # Encoded again after each column, codes stay below the rows of a read.
+            width = len(values)
+            pairs = pc.add(pc.multiply(codes, width), indices).dictionary_encode()
+            codes = pairs.indices.cast(pa.int64())
+            known = pairs.dictionary.to_pylist()
+            found = [(*found[pair // width], values[pair % width]) for pair in known]
+    return codes, found
 
 
-def _decoded(code: int, dictionaries: list[list[Any]]) -> list[Any]:
-    """The values that a number of `_combined` stands for."""
-    values = []
-    for dictionary in reversed(dictionaries):
-        code, place = divmod(code, len(dictionary))
-        values.append(dictionary[place])
-    return values[::-1]
+def _encoded(
+    column: pa.Array, canonical: Callable[[Any], Any]
+) -> tuple[pa.Array | None, list[Any]]:
+    """The index of each row's canonical value, None when all rows agree; and those values."""
+    encoded = column.dictionary_encode(null_encoding="encode")
+    found = [canonical(value) for value in encoded.dictionary.to_pylist()]
+    places = {value: place for place, value in enumerate(dict.fromkeys(found))}
+    if len(places) == 1:
+        return None, list(places)
+    indices = encoded.indices.cast(pa.int64())
+    if len(places) < len(found):
+        indices = pa.array([places[value] for value in found], pa.int64()).take(indices)
+    return indices, list(places)
 
 
 def _range(numbers: pa.Array) -> tuple[int, int]:

@@ -21,7 +21,7 @@ import pipelines.plan
 from pipelines.config import parse_bytes
 from pipelines.errors import ConfigError
 from pipelines.export import run_export
-from pipelines.layout import partition_path
+from pipelines.layout import parse_part, partition_path
 from pipelines.shard import run_shard
 from pipelines.storage import Store
 from tests.builders import (
@@ -35,6 +35,7 @@ from tests.builders import (
     read_records,
     read_rejects,
     schema_with,
+    split_lines,
     unpack,
     write_batch,
 )
@@ -441,13 +442,119 @@ def test_order_by_breaks_ties_by_batch_and_row(file_site):
     assert names(file_site) == ["a1", "a2", "b1", "early"]
 
 
-def test_too_many_partitions_are_refused_before_the_commit(site):
-    site.put("a.parquet", write_batch([call(f"e{n}", model=f"m{n}") for n in range(20)]))
+def test_too_many_partitions_fail_their_window_alone(site):
+    rows = [call(f"e{n}", model=f"m{n}") for n in range(20)]
+    site.put("a.parquet", write_batch([*rows, call("late", NOON + timedelta(days=1))]))
+    config = make_config(site, window=DAILY, partition_by=["model"], max_partitions=10)
 
-    with pytest.raises(ConfigError, match="more than 10 partitions"):
-        export(make_config(site, partition_by=["model"], max_partitions=10))
+    summary = run_export(config, now=AFTER)
 
-    assert read_manifests(site) == []
+    assert [(window.window, window.status) for window in summary.windows] == [
+        (DAY_1, "failed"),
+        (DAY_2, "committed"),
+    ]
+    assert "more than 10 partitions" in summary.windows[0].error
+    assert [manifest.window for manifest in read_manifests(site)] == [DAY_2]
+
+
+def test_partition_value_that_is_too_long_fails_its_window_alone(site):
+    rows = [call("long", model="secret" * 50), call("late", NOON + timedelta(days=1))]
+    site.put("a.parquet", write_batch(rows))
+
+    summary = run_export(make_config(site, window=DAILY, partition_by=["model"]), now=AFTER)
+
+    assert [window.status for window in summary.windows] == ["failed", "committed"]
+    assert "'model'" in summary.windows[0].error
+    assert "306 bytes" in summary.windows[0].error
+    assert "secret" not in summary.windows[0].error
+
+
+def test_values_of_many_keys_lead_to_their_own_partition(file_site):
+    keys = "abcdefghijkl"
+    rows = [
+        call(
+            f"e{n}", tags=json.dumps({key: f"{n * place % 101}" for place, key in enumerate(keys)})
+        )
+        for n in range(101)  # 101 ** 11 is more than 64 bits tell apart
+    ]
+    file_site.put("a.parquet", write_batch(rows))
+
+    export(make_config(file_site, partition_by=[f"tags.{key}" for key in keys]))
+
+    found = {
+        json.loads(line)["input"]["name"]: part.partition
+        for part in read_manifest(file_site).parts
+        for line in split_lines(unpack(part.path, part_bytes(file_site)[part.path]))
+    }
+    assert found == {
+        row["id"]: "/".join(f"tags.{key}={value}" for key, value in json.loads(row["tags"]).items())
+        for row in rows
+    }
+
+
+def put_long(site, **columns):
+    """Three batches, each many reads long, of which a filter drops some so that reads are cut."""
+    for batch in range(3):
+        rows = [
+            call(
+                f"{batch}-{n}",
+                status_code=200 if n % 50 else 500,
+                request=json.dumps({"name": f"{batch}-{n:05d}", "x": "y" * (n * 13 % 90)}),
+                **{name: value(n) for name, value in columns.items()},
+            )
+            for n in range(20_000)
+        ]
+        site.put(f"{batch}.parquet", write_batch(rows, row_group_size=7001))
+
+
+def export_on_threads(site, threads, **changes):
+    """What an export on so many threads writes: bytes by path."""
+    only = [{"field": "status_code", "comparator": "=", "value": 200}]
+    destination = {"url": f"{site.destination_url}-{threads}"}
+    settings = {"filters": only, "max_reject_ratio": 1, "threads": threads, **changes}
+    export(make_config(site, destination=destination, **settings))
+    return written_bytes(site, f"-{threads}")
+
+
+def test_values_that_share_a_partition_stay_in_batch_order_on_any_threads(file_site):
+    put_long(file_site, model=lambda n: (None, "", "__HIVE_DEFAULT_PARTITION__")[n * 7 % 3])
+
+    found = [
+        export_on_threads(file_site, threads, partition_by=["model"], target_part_bytes=900_000)
+        for threads in (1, 2, 4)
+    ]
+
+    assert found[0] == found[1] == found[2]
+    assert len(found[0]) > 5
+    lines = [
+        line for path in sorted(found[0]) for line in split_lines(unpack(path, found[0][path]))
+    ]
+    kept = [json.loads(line)["input"]["name"] for line in lines]
+    assert kept == sorted(kept)
+
+
+def test_rejects_of_several_reasons_are_in_batch_order_on_any_threads(file_site):
+    put_long(file_site, response=lambda n: "{bad" if n % 2 else "{}", tags=lambda n: "[{"[n % 2])
+
+    found = [export_on_threads(file_site, threads) for threads in (1, 2, 4)]
+
+    assert found[0] == found[1] == found[2]
+    ((path, data),) = found[0].items()
+    rejects = [json.loads(line) for line in split_lines(unpack(path, data))]
+    places = [(reject["batch"], reject["row"]) for reject in rejects]
+    assert places == sorted(places)
+    assert len({reject["reason"] for reject in rejects}) == 2
+
+
+def test_partitions_that_differ_in_case_alone_have_the_same_names_on_any_threads(file_site):
+    put_long(file_site, model=lambda n: "GPT" if n * 7 % 3 else "gpt")
+    changes = {"partition_by": ["model"], "target_part_bytes": 300_000}
+
+    found = [export_on_threads(file_site, threads, **changes) for threads in (1, 2, 4)]
+
+    assert found[0] == found[1] == found[2]
+    assert all(parse_part(path) for path in found[0])
+    assert len({path.rpartition("/")[2] for path in found[0]}) == len(found[0]) > 20
 
 
 def test_as_many_partitions_as_allowed_are_written(file_site):

@@ -1,10 +1,13 @@
 """Parts: the bytes of an object depend on its lines alone, and nothing half-written is left."""
 
+import errno
+import os
 import random
 import struct
 
 import pytest
 
+from pipelines.errors import QualityError, ResourceError
 from pipelines.parts import PartExistsError, PartWriter, Reuse
 from pipelines.storage import Store
 from tests.builders import unpack
@@ -75,6 +78,64 @@ def test_spilling_never_alters_bytes(file_site, compression):
     write_random(tiny, compression=compression, budget_bytes=20_000)
 
     assert contents(large) == contents(tiny)
+
+
+def test_spilling_in_short_writes_and_reads_never_alters_bytes(file_site, monkeypatch):
+    large, tiny = (file_site.store(f"{file_site.destination_url}-{n}") for n in "ab")
+    write, read = os.pwrite, os.pread
+
+    write_random(large)
+    monkeypatch.setattr(os, "pwrite", lambda file, data, at: write(file, data[:999], at))
+    monkeypatch.setattr(os, "pread", lambda file, size, at: read(file, min(size, 998), at))
+    write_random(tiny, budget_bytes=20_000)
+
+    assert contents(large) == contents(tiny)
+
+
+def fill_disk(monkeypatch):
+    """Let the disk take the half of one write, and then nothing."""
+    write, calls = os.pwrite, []
+
+    def fill(file, data, at):
+        calls.append(at)
+        if len(calls) > 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(file, data[: len(data) // 2], at)
+
+    monkeypatch.setattr(os, "pwrite", fill)
+
+
+def test_disk_that_gets_full_while_spilling_is_an_error(file_site, monkeypatch):
+    fill_disk(monkeypatch)
+
+    with pytest.raises(ResourceError, match=r"no space left to spill.*TMPDIR"):
+        write_random(file_site.destination, budget_bytes=20_000)
+
+    assert file_site.paths() == []
+
+
+@pytest.mark.parametrize("break_read", [lambda *_: b"", lambda *_: os.read(-1, 1)])
+def test_spilled_bytes_that_cannot_be_read_back_are_an_error(file_site, monkeypatch, break_read):
+    monkeypatch.setattr(os, "pread", break_read)
+
+    with pytest.raises(ResourceError, match=r"cannot read back what was spilled.*TMPDIR"):
+        write_random(file_site.destination, budget_bytes=20_000)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        pytest.param([b"two\nlines\n", b"x\n"], id="line-break-within"),
+        pytest.param([b"no line end", b"x\n"], id="no-line-end"),
+    ],
+)
+def test_part_of_other_lines_than_its_records_is_not_committed(site, lines):
+    with open_writer(site.destination) as writer:
+        write_lines(writer, "a", lines)
+        with pytest.raises(QualityError, match=r"took in 2 records .* would hold [13] lines"):
+            writer.finish()
+
+    assert site.paths() == []
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
@@ -161,7 +222,28 @@ def test_partitions_that_differ_in_case_alone_get_names_of_their_own(file_site):
             write_lines(writer, partition, [b"1\n"])
         parts = writer.finish()
 
-    assert [part.path for part in parts] == [name_part("A", 0), name_part("a", 1)]
+    names = [part.path.rpartition("/")[2] for part in parts]
+    assert [part.path for part in parts] == [name_part("A", 0), name_part("a", 1_000_000)]
+    assert len(set(names)) == 2
+
+
+def test_names_of_partitions_that_differ_in_case_are_the_same_for_any_reads(file_site):
+    events = [("GPT" if number % 3 else "gpt", b"%05d\n" % number) for number in range(90)]
+
+    def write(store, step):
+        with open_writer(store, target_part_bytes=30) as writer:
+            for start in range(0, len(events), step):
+                read = events[start : start + step]
+                for partition in dict.fromkeys(partition for partition, _ in read):
+                    write_lines(
+                        writer, partition, [text for name, text in read if name == partition]
+                    )
+            writer.finish()
+        return contents(store)
+
+    found = [write(file_site.store(f"{file_site.destination_url}-{n}"), n) for n in (1, 7, 64)]
+
+    assert found[0] == found[1] == found[2]
 
 
 def test_equal_part_that_exists_is_reused(site):

@@ -1,6 +1,6 @@
 -- collect_keys: hashes of what would be exported, for find_duplicates.
 -- params   those of disposed_events
--- returns  key hugeint, batch int, row bigint
+-- returns  key uhugeint, batch int, row bigint
 {{disposed_events}}
 select md5_number({{key}}) as key, batch, row
 from disposed
