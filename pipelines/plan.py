@@ -57,6 +57,7 @@ Status = Literal[
     "blocked",
 ]
 TO_DO: tuple[Status, ...] = ("missing", "late batch", "changed batch", "changed config", "forced")
+_ENDS = (".parquet", ".jsonl.gz", ".jsonl.zst", ".jsonl")
 MAX_WINDOWS = 200_000  # hourly for 22 years
 SHARD_BYTES = 256 * 1024**2  # of compressed row groups: about 1 GB of JSON
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -249,10 +250,16 @@ def check_places(config: ExportConfig) -> None:
     Raises:
         ConfigError: they overlap.
     """
-    source = open_source(config.source).store.url.rstrip("/") + "/"
+    files = open_source(config.source)
+    source = files.store.url.rstrip("/") + "/"
     options = config.destination.storage_options
     destination = open_store(config.destination.url, options).url.rstrip("/") + "/"
-    if source.startswith(destination) or destination.startswith(source):
+    inside = destination.startswith(source)
+    if inside and files.is_narrow:  # a pattern, or one object: what it leaves out is free
+        folder = destination.removeprefix(source)
+        names = (f"{folder}{below}x{end}" for below in ("", "data/", "data/a=b/") for end in _ENDS)
+        inside = not folder or any(files.pattern.fullmatch(name) for name in names)
+    if inside or source.startswith(destination):
         raise ConfigError(
             f"destination.url: {destination[:-1]} and the source {source[:-1]} overlap; "
             f"an export must not read what it writes"

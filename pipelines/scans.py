@@ -261,7 +261,7 @@ class Session:
         Raises:
             ConfigError: an expression does not fit the columns, or `where` is no condition.
         """
-        with engine_errors(f"checking the config against {_named(scan)}"):
+        with _as_config_error(), engine_errors(f"checking the config against {_named(scan)}"):
             query = self.reshape.lines(scan, losers=self.losers)
             self.con.sql(query.sql, params=query.params)
             condition = self.reshape.condition(scan)
@@ -341,6 +341,15 @@ class Session:
         if columns is None:
             columns = event_sql(self.work.mapping, entry.columns, batch=entry.path).columns
         return self._spool.materialise(entry.path, entry.etag, entry.size, entry.rows, columns)
+
+
+@contextmanager
+def _as_config_error() -> Iterator[None]:
+    """Blame the config for what the engine refuses before it has read an event."""
+    try:
+        yield
+    except ContractError as exc:
+        raise ConfigError(str(exc)) from exc
 
 
 @contextmanager

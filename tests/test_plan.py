@@ -503,3 +503,29 @@ def test_owner_knows_a_source_by_its_place_not_its_spelling(file_site):
     plain = file_site.source_url.removeprefix("file://")
 
     assert statuses(daily(file_site, source={"url": plain}))[DAY_1] == "up to date"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "inside", "refused"),
+    [
+        ("logs.parquet", "out", False),
+        ("*.parquet", "out", False),
+        ("logs-*/x/*.parquet", "exports", False),
+        ("**/*.parquet", "out", True),
+        ("**", "out", True),
+        ("", "out", True),
+    ],
+)
+def test_destination_may_stand_beside_the_batches_that_a_pattern_names(
+    file_site, pattern, inside, refused
+):
+    source = f"{file_site.source_url}/{pattern}".rstrip("/")
+    config = make_config(
+        file_site, source={"url": source}, destination={"url": f"{file_site.source_url}/{inside}"}
+    )
+
+    if refused:
+        with pytest.raises(ConfigError, match="overlap"):
+            plan_export(config, now=AFTER)
+    else:
+        assert plan_export(config, now=AFTER).batches == 0

@@ -87,11 +87,17 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class SourceFiles:
-    """A source's root store and the pattern its batches' paths match."""
+    """A source's root store and the pattern its batches' paths match.
+
+    Attributes:
+        prefix: what all of them start with.
+        is_narrow: whether the url is a pattern or one object, not a whole folder.
+    """
 
     store: Store
     pattern: re.Pattern[str]
     prefix: str = ""
+    is_narrow: bool = True
 
 
 def open_source(source: Source) -> SourceFiles:
@@ -114,7 +120,7 @@ def open_source(source: Source) -> SourceFiles:
         files = open_store(folder, source.storage_options)
         return SourceFiles(files, re.compile(re.escape(name) + _BELOW), name)
     files = open_store(source.url, source.storage_options)
-    return SourceFiles(files, re.compile(r".*\.parq(uet)?"))
+    return SourceFiles(files, re.compile(r".*\.parq(uet)?"), is_narrow=False)
 
 
 def list_batches(
