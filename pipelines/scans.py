@@ -349,7 +349,9 @@ def _as_config_error() -> Iterator[None]:
     try:
         yield
     except ContractError as exc:
-        raise ConfigError(str(exc)) from exc
+        if isinstance(exc.__cause__, duckdb.Error):
+            raise ConfigError(str(exc)) from exc
+        raise
 
 
 @contextmanager
