@@ -20,8 +20,9 @@ from pipelines.sources.batches import (
     read_batches,
     read_columns,
 )
+from pipelines.sources.detection import resolve_mapping
 from pipelines.sources.index import index_rows, parse_columns, time_key
-from pipelines.sources.mapping import Columns, EventMapping, check_same_contract, resolve_mapping
+from pipelines.sources.mapping import Columns, EventMapping, check_same_contract
 from pipelines.storage import StoredObject
 from pipelines.windows import microseconds
 

@@ -3,14 +3,8 @@ import pytest
 
 from pipelines.config import Source
 from pipelines.errors import ConfigError, ContractError
-from pipelines.sources.mapping import (
-    check_same_contract,
-    columns_of,
-    detect_preset,
-    event_sql,
-    list_presets,
-    resolve_mapping,
-)
+from pipelines.sources.detection import detect_preset, list_presets, resolve_mapping
+from pipelines.sources.mapping import check_same_contract, columns_of, event_sql
 from tests.builders import (
     SCHEMA,
     event,
