@@ -1,13 +1,12 @@
 """Rules that dispose of an event, and the SQL that turns rows of batches into lines."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from pipelines.config import ExportConfig, PartitionExpression
-from pipelines.engine import compose, quote
+from pipelines.engine import compose, parameters_of, quote
 from pipelines.errors import ConfigError
 from pipelines.expressions import parse_expression
 from pipelines.filters import compile_filters, compile_sample
@@ -20,7 +19,6 @@ _WHERE_FIELDS = (
     "duration_ms", "input_tokens", "output_tokens", "cost", "cache_hit", "project_id", "is_error",
 )  # fmt: skip
 _FIELD_OF = {"sent_at": "requested_at"}
-_PARAMETER = re.compile(r"\$(\w+)")
 _DATE_KEYS = {"date": "%Y-%m-%d", "hour": "%H"}
 
 
@@ -308,7 +306,7 @@ class Reshape:
             "end": self.end,
             **(more or {}),
         }
-        used = set(_PARAMETER.findall(text))
+        used = parameters_of(text)
         return Query(text, {name: value for name, value in params.items() if name in used})
 
 
