@@ -4,7 +4,7 @@ import functools
 import importlib.resources
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import duckdb
@@ -25,6 +25,8 @@ _MACROS = (
     "tags_from_pairs",
     "tags_from_text",
     "floor_div",
+    "utc_time",
+    "number_json",
 )
 _SLOT = re.compile(r"\{\{(\w+)\}\}")
 # Strings, quoted names and comments stand first: a dollar sign in one is no parameter.
@@ -65,6 +67,26 @@ def parameters_of(sql: str) -> frozenset[str]:
 def quote(identifier: str) -> str:
     """Return a quoted SQL identifier."""
     return '"' + identifier.replace('"', '""') + '"'
+
+
+def guarded(sql: str, columns: Collection[str], *, absent: Collection[str] = ()) -> str:
+    """Return SQL of a checked expression that is NULL where its evaluation fails.
+
+    TRY alone is not enough: what two expressions share DuckDB 2.0 computes ahead of both, outside
+    of TRY (its optimizer common_subexpressions). It takes nothing out of a lambda.
+
+    Args:
+        sql: the expression.
+        columns: what it reads.
+        absent: those of them that are not there and read as NULL; they become the parameters.
+    """
+    free = "_"
+    while free in {column.lower() for column in columns}:
+        free += "_"
+    sql = f"try({sql})"
+    for name in sorted(absent) or [free]:
+        sql = f"list_transform([null], lambda {quote(name)}: {sql})[1]"
+    return sql
 
 
 @contextmanager

@@ -151,19 +151,12 @@ def test_missing_column_of_an_expression_is_named():
 
 def test_missing_column_of_an_optional_field_is_null():
     mapping = resolve_mapping(
-        source(
-            preset="generic",
-            mapping={
-                "model": {"expression": "engine || id", "optional": True},
-                "project_id": {"column": "project", "optional": True},
-            },
-        ),
+        source(preset="generic", mapping={"project_id": {"column": "project", "optional": True}}),
         GENERIC,
     )
 
     sql = event_sql(mapping, GENERIC, batch="a.parquet")
 
-    assert sql.fields["model"] == "cast(null as varchar)"
     assert sql.fields["project_id"] == "cast(null as varchar)"
 
 

@@ -15,11 +15,12 @@ from pipelines.sources.mapping import Columns, EventMapping
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A named, versioned mapping for one producer of logs."""
+    """A named, versioned mapping for one producer of logs; `derived` is as in EventMapping."""
 
     name: str
     version: int
     fields: Mapping[str, FieldMapping]
+    derived: Mapping[str, str]
 
 
 @functools.cache
@@ -34,7 +35,9 @@ def list_presets() -> tuple[Preset, ...]:
                 name: FieldMapping.model_validate(value)
                 for name, value in document["fields"].items()
             }
-            presets.append(Preset(document["name"], document["version"], fields))
+            presets.append(
+                Preset(document["name"], document["version"], fields, document["derived"])
+            )
     return tuple(presets)
 
 
@@ -59,7 +62,11 @@ def resolve_mapping(source: Source, columns: Columns) -> EventMapping:
     else:
         preset = detect_preset(columns)
     fields = {**preset.fields, **own}
-    return EventMapping(f"{preset.name}@{preset.version}", _with_kinds(fields, preset.fields))
+    return EventMapping(
+        f"{preset.name}@{preset.version}",
+        _with_kinds(fields, preset.fields),
+        {name: expression for name, expression in preset.derived.items() if name not in own},
+    )
 
 
 def detect_preset(columns: Columns) -> Preset:

@@ -2,14 +2,14 @@
 
 import difflib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from pipelines.config import FieldMapping, PayloadKind
-from pipelines.engine import quote
+from pipelines.engine import guarded, quote
 from pipelines.errors import ContractError
-from pipelines.expressions import parse_expression
+from pipelines.expressions import Expression, parse_expression
 
 # A column's family decides how it is read; widths and units within one are reconciled.
 TEXT, BINARY, INTEGER, FLOAT = "text", "binary", "integer", "float"
@@ -24,13 +24,14 @@ _SAME = {
 }  # read side by side without loss
 
 _NESTED = (STRUCT, MAP, TEXT_MAP, LIST, TEXT_LIST, PAIR_LIST)
-_INTEGERS = ("status_code", "duration_ms", "input_tokens", "output_tokens")
+NUMBERS = ("duration_ms", "input_tokens", "output_tokens", "cost")
+_IDS = ("id", "completion_id", "project_id")
 _TIMES = ("requested_at", "received_at", "updated_at")
 _BOOLEANS = ("cache_hit", "is_error")
 _ROW_COLUMNS = frozenset({"file_index", "file_row_number"})  # DuckDB's own, by which rows are named
 PAYLOADS = ("request", "response")
-_FIELDS = (*_TIMES, "id", "model", *_INTEGERS, *_BOOLEANS, "error_message", "completion_id",
-           "finish_reason", "cost", "project_id", "tags", *PAYLOADS)  # fmt: skip
+_FIELDS = (*_TIMES, *_IDS, "model", "status_code", *NUMBERS, *_BOOLEANS, "error_message",
+           "finish_reason", "tags", *PAYLOADS)  # fmt: skip
 RECORDED = ("request", "response", "tags", "requested_at")  # what a reject keeps in raw form
 
 
@@ -62,25 +63,30 @@ class EventMapping:
     Attributes:
         origin: `preset@version`, or `mapping` for one written in the config.
         fields: fields of an event that are mapped.
+        derived: other fields, as expressions over the event's own fields.
     """
 
     origin: str
     fields: Mapping[str, FieldMapping]
+    derived: Mapping[str, str] = field(default_factory=dict)
 
     def meaning(self) -> dict[str, object]:
         """Plain data for digests: what changes here changes records."""
         fields = {name: field.model_dump() for name, field in sorted(self.fields.items())}
-        return {"origin": self.origin, "fields": fields}
+        return {"origin": self.origin, "fields": fields, "derived": dict(self.derived)}
 
-    def reads(self, field: str, columns: Collection[str]) -> frozenset[str]:
-        """Columns that one field is computed from."""
-        mapping = self.fields.get(field)
+    def gives(self, name: str) -> bool:
+        """Whether events have this field; it is NULL where a batch lacks its optional column."""
+        return name in self.fields or name in self.derived
+
+    def reads(self, name: str, columns: Collection[str]) -> frozenset[str]:
+        """Those of the columns that one field is computed from."""
+        mapping = self.fields.get(name)
         if mapping is None:
             return frozenset()
         if mapping.column is not None:
-            return frozenset({mapping.column})
-        place = f"source.mapping.{field}"
-        return parse_expression(mapping.expression or "", place=place, columns=columns).columns
+            return frozenset({mapping.column}.intersection(columns))
+        return _expression(name, mapping).columns.intersection(columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +96,9 @@ class EventSql:
     Attributes:
         fields: SQL per event field, typed and named as `filters.py` expects; unmapped fields
             are typed NULLs.
+        derived: SQL of further fields, which reads the fields.
         recorded: SQL of what was recorded for a payload, tags or requested_at; it is to stand
-            as `recorded_<field>` beside the fields.
+            as `recorded_<field>` beside the fields. Of an expression it is the columns read.
         raw: SQL per recorded field giving it as a JSON value, for a reject; reads
             `recorded_<field>`.
         payloads: SQL per payload field giving the JSON text to splice, null for a reject; reads
@@ -102,6 +109,7 @@ class EventSql:
     """
 
     fields: Mapping[str, str]
+    derived: Mapping[str, str]
     recorded: Mapping[str, str]
     raw: Mapping[str, str]
     payloads: Mapping[str, str]
@@ -128,25 +136,35 @@ def event_sql(mapping: EventMapping, columns: Columns, *, batch: str) -> EventSq
     used: set[str] = set()
     time_column, zoned = None, False
     for name in _FIELDS:
-        field = mapping.fields.get(name)
-        sql, family = "null", None
-        if field is not None:
-            sql, family, read = _origin(name, field, columns, batch)
-            used |= read
+        if name in mapping.derived:
+            continue
+        mapped = mapping.fields.get(name)
+        origin = _Origin() if mapped is None else _origin(name, mapped, columns, batch)
+        sql, family = origin.sql, origin.family
+        used |= origin.columns
         if name in PAYLOADS:
-            kind: PayloadKind = (field.kind if field else None) or "json"
+            kind: PayloadKind = (mapped.kind if mapped else None) or "json"
+            if family in _NESTED and kind in ("json", "json_or_text"):
+                kind = "struct"
             fields[name] = _text(sql, family, kind)
-            payloads[name] = _payload(name, kind, family)
+            payloads[name] = _payload(name, kind, may_fail=family == BINARY or origin.computed)
         elif name == "tags":
-            fields[name] = _tags(sql, family)
+            tags = _tags(sql, family)
+            if origin.computed:  # a failure is no absence of tags
+                tags = f"case when {sql} is not null or {origin.recorded} is null then {tags} end"
+            fields[name] = tags
         else:
             fields[name] = _typed(name, sql, family, batch)
         if name in RECORDED:
-            recorded[name] = sql
-            raw[name] = _raw(f"recorded_{name}", family)
-        if name == "requested_at" and field and field.column and family in (TIME, ZONED_TIME):
-            time_column, zoned = field.column, family == ZONED_TIME
-    return EventSql(fields, recorded, raw, payloads, time_column, zoned, frozenset(used))
+            recorded[name] = origin.recorded
+            raw[name] = _raw(f"recorded_{name}", origin.recorded_family)
+        if name == "requested_at" and mapped and mapped.column and family in (TIME, ZONED_TIME):
+            time_column, zoned = mapped.column, family == ZONED_TIME
+    derived = {
+        name: parse_expression(text, place=f"{mapping.origin} {name}", columns=_FIELDS).sql
+        for name, text in mapping.derived.items()
+    }
+    return EventSql(fields, derived, recorded, raw, payloads, time_column, zoned, frozenset(used))
 
 
 def check_same_contract(
@@ -157,36 +175,73 @@ def check_same_contract(
     Raises:
         ContractError: names batch, column and both types.
     """
-    for name, field in mapping.fields.items():
-        if field.column is None:
+    for name, mapped in mapping.fields.items():
+        if mapped.column is None:
             continue
-        was, now = first.family(field.column), other.family(field.column)
+        was, now = first.family(mapped.column), other.family(mapped.column)
         if was and now and _SAME.get(was, was) != _SAME.get(now, now):
             raise ContractError(
-                f"{batch}: column {field.column!r} ({name}) is {now} here, {was} in other batches",
+                f"{batch}: column {mapped.column!r} ({name}) is {now} here, {was} in other batches",
                 batch=batch,
-                column=field.column,
+                column=mapped.column,
             )
 
 
-def _origin(
-    name: str, field: FieldMapping, columns: Columns, batch: str
-) -> tuple[str, str | None, frozenset[str]]:
-    """SQL of a field's raw value, its column's family, and the columns read."""
-    if field.column is not None:
-        family = columns.family(field.column)
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where a field comes from.
+
+    Attributes:
+        sql: its value; of an expression also NULL where that fails.
+        family: of its column, OTHER for an expression, None where there is none.
+        columns: what is read.
+        recorded: what a reject shows: the column, or those that an expression reads; NULL where
+            nothing was recorded, or the expression gives NULL without failing.
+        recorded_family: of what was recorded.
+        computed: whether it is an expression's.
+    """
+
+    sql: str = "null"
+    family: str | None = None
+    columns: frozenset[str] = frozenset()
+    recorded: str = "null"
+    recorded_family: str | None = None
+    computed: bool = False
+
+
+def _origin(name: str, mapped: FieldMapping, columns: Columns, batch: str) -> _Origin:
+    """The origin of a mapped field in batches of these columns."""
+    if mapped.column is not None:
+        family = columns.family(mapped.column)
         if family is None:
-            if field.optional:
-                return "null", None, frozenset()
-            raise _absent(name, field.column, columns, batch)
-        return quote(field.column), family, frozenset({field.column})
-    place = f"source.mapping.{name}"
-    expression = parse_expression(field.expression or "", place=place)
-    for column in sorted(expression.columns - set(columns.names)):
-        if field.optional:
-            return "null", None, frozenset()
-        raise _absent(name, column, columns, batch)
-    return f"({expression.sql})", OTHER, expression.columns
+            if mapped.optional:
+                return _Origin()
+            raise _absent(name, mapped.column, columns, batch)
+        sql = quote(mapped.column)
+        return _Origin(sql, family, frozenset({mapped.column}), sql, family)
+    expression = _expression(name, mapped)
+    absent = expression.columns - set(columns.names)
+    if absent and not mapped.optional:
+        raise _absent(name, min(absent), columns, batch)
+    read = sorted(expression.columns - absent)
+    if name not in RECORDED:
+        sql = guarded(expression.sql, expression.columns, absent=absent)
+        return _Origin(sql, OTHER, frozenset(read), computed=True)
+    # In a list, a failure is told from a value that is NULL.
+    listed = guarded(f"[{expression.sql}]", expression.columns, absent=absent)
+    sql = f"{listed}[1]"
+    if not read:
+        return _Origin(sql, OTHER, frozenset(), sql, OTHER, computed=True)
+    shown, family = quote(read[0]), columns.family(read[0])
+    if len(read) > 1:
+        shown = "{" + ", ".join(f"{quote(column)}: {quote(column)}" for column in read) + "}"
+        family = STRUCT
+    recorded = f"case when {listed} is null or {sql} is not null then {shown} end"
+    return _Origin(sql, OTHER, frozenset(read), recorded, family, computed=True)
+
+
+def _expression(name: str, mapped: FieldMapping) -> Expression:
+    return parse_expression(mapped.expression or "", place=f"source.mapping.{name}")
 
 
 def _absent(name: str, column: str, columns: Columns, batch: str) -> ContractError:
@@ -204,21 +259,37 @@ def _typed(name: str, sql: str, family: str | None, batch: str) -> str:
     """SQL of a field that is no payload, in the type filters and partitions expect."""
     if name in _TIMES:
         return _time(name, sql, family, batch)
-    if name in _INTEGERS:
-        return f"cast({sql} as bigint)"
     if name in _BOOLEANS:
-        return f"cast({sql} as boolean)"
-    if name == "cost":
-        return f"cast({sql} as double)"
-    if family == BINARY:
-        return f"try(decode({sql}))"
+        return f"cast({sql} as boolean)" if family == BOOLEAN else f"try_cast({sql} as boolean)"
+    text = f"try(decode({sql}))" if family == BINARY else sql
+    if name == "status_code":
+        return _whole(text, family)
+    if name in NUMBERS:
+        return _number(text, family)
+    if family == BINARY:  # an id keeps telling events apart
+        return f"coalesce({text}, lower(hex({sql})))" if name in _IDS else text
     return f"cast({sql} as varchar)"
 
 
+def _whole(sql: str, family: str | None) -> str:
+    """SQL of a BIGINT, null for what is none."""
+    if family in (FLOAT, TEXT, BINARY):
+        number = f"try_cast({sql} as double)"
+        return f"case when {number} = trunc({number}) then try_cast({number} as bigint) end"
+    return f"try_cast({sql} as bigint)"
+
+
+def _number(sql: str, family: str | None) -> str:
+    """SQL of a BIGINT, or of a DOUBLE where values may have a fraction; null for what is none."""
+    if family in (None, INTEGER, BOOLEAN):
+        return f"try_cast({sql} as bigint)"
+    return f"nullif(try_cast({sql} as double), 'nan'::double)"
+
+
 def _time(name: str, sql: str, family: str | None, batch: str) -> str:
-    """SQL of an instant as a naive timestamp in UTC."""
+    """SQL of an instant as a naive timestamp in UTC, null for what is no time."""
     if family == ZONED_TIME:
-        return f"make_timestamp(epoch_us(cast({sql} as timestamptz)))"
+        return f"utc_time(cast({sql} as timestamptz))"
     if family in (INTEGER, FLOAT, BOOLEAN, *_NESTED):
         raise ContractError(
             f"{batch}: {name} is mapped to a column of {family}, which is no time; use an "
@@ -228,8 +299,8 @@ def _time(name: str, sql: str, family: str | None, batch: str) -> str:
     if family in (TEXT, BINARY):
         # Text with an offset is an instant, text without is UTC: the engine's zone.
         text = sql if family == TEXT else f"try(decode({sql}))"
-        return f"make_timestamp(epoch_us(try_cast({text} as timestamptz)))"
-    return f"cast({sql} as timestamp)"
+        return f"utc_time(try_cast({text} as timestamptz))"
+    return f"try_cast({sql} as timestamp)"
 
 
 def _text(sql: str, family: str | None, kind: PayloadKind) -> str:
@@ -255,7 +326,7 @@ def _raw(column: str, family: str | None) -> str:
     return f"case when strict_json({text}) then {json} else to_json({text}) end"
 
 
-def _payload(name: str, kind: PayloadKind, family: str | None) -> str:
+def _payload(name: str, kind: PayloadKind, *, may_fail: bool) -> str:
     """SQL of the JSON text to splice; it reads the field that `_text` gave."""
     spliced = {
         "json": f"json_payload({name})",
@@ -263,7 +334,9 @@ def _payload(name: str, kind: PayloadKind, family: str | None) -> str:
         "json_or_text": f"json_or_text_payload({name})",
         "text": f"coalesce(cast(to_json({name}) as varchar), 'null')",
     }[kind]
-    if family == BINARY:  # no text: nothing was recorded, or bytes that are not UTF-8
+    if (
+        may_fail
+    ):  # no text: nothing was recorded, or bytes that are not UTF-8, or an expression fails
         return f"case when {name} is not null or recorded_{name} is null then {spliced} end"
     return spliced
 
@@ -291,6 +364,8 @@ def _tags(sql: str, family: str | None) -> str:
 
 def _family(kind: pa.DataType) -> str:
     """The family of an Arrow type."""
+    if isinstance(kind, pa.UuidType):
+        return OTHER  # not the bytes that it is stored as
     if isinstance(kind, pa.BaseExtensionType):
         return _family(kind.storage_type)
     if pa.types.is_dictionary(kind):
@@ -299,7 +374,15 @@ def _family(kind: pa.DataType) -> str:
         return ZONED_TIME if kind.tz is not None else TIME
     tests = (
         (TEXT, (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)),
-        (BINARY, (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)),
+        (
+            BINARY,
+            (
+                pa.types.is_binary,
+                pa.types.is_large_binary,
+                pa.types.is_binary_view,
+                pa.types.is_fixed_size_binary,
+            ),
+        ),
         (BOOLEAN, (pa.types.is_boolean,)),
         (INTEGER, (pa.types.is_integer,)),
         (FLOAT, (pa.types.is_floating, pa.types.is_decimal)),
