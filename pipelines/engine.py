@@ -25,7 +25,6 @@ _MACROS = (
     "tags_from_pairs",
     "tags_from_text",
     "floor_div",
-    "utc_time",
     "number_json",
 )
 _SLOT = re.compile(r"\{\{(\w+)\}\}")

@@ -10,14 +10,8 @@ from pipelines.engine import compose, guarded, parameters_of, quote
 from pipelines.errors import ConfigError
 from pipelines.expressions import parse_expression
 from pipelines.filters import compile_filters, compile_sample, tag_pointer
-from pipelines.sources.mapping import (
-    NUMBERS,
-    PAYLOADS,
-    Columns,
-    EventMapping,
-    EventSql,
-    event_sql,
-)
+from pipelines.sources.fields import NUMBERS, PAYLOADS, EventSql, event_sql
+from pipelines.sources.mapping import Columns, EventMapping
 
 EXPORTED = 0
 _WHERE_FIELDS = (

@@ -20,7 +20,8 @@ from pipelines.errors import ConfigError, ContractError
 from pipelines.reshape import Query, Reshape, Scan, compile_rules
 from pipelines.sources.batches import open_source
 from pipelines.sources.fetch import Spool
-from pipelines.sources.mapping import BINARY, TEXT, Columns, EventMapping, event_sql
+from pipelines.sources.fields import event_sql
+from pipelines.sources.mapping import BINARY, TEXT, Columns, EventMapping
 from pipelines.windows import UNDATED, Window
 
 _ROWS_PER_READ = 2048  # DuckDB's vector: smaller and larger reads are slower

@@ -191,7 +191,7 @@ def test_compose_refuses_an_unknown_slot():
 def test_compose_fills_every_slot():
     text = compose("time_range", requested_at="made_at")
 
-    assert "select made_at as requested_at" in text
+    assert "epoch_us(made_at)" in text
     assert "{{" not in text
 
 

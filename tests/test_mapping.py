@@ -4,7 +4,8 @@ import pytest
 from pipelines.config import Source
 from pipelines.errors import ConfigError, ContractError
 from pipelines.sources.detection import detect_preset, list_presets, resolve_mapping
-from pipelines.sources.mapping import check_same_contract, columns_of, event_sql
+from pipelines.sources.fields import event_sql
+from pipelines.sources.mapping import check_same_contract, columns_of
 from tests.builders import (
     SCHEMA,
     event,

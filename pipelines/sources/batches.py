@@ -16,7 +16,8 @@ from pipelines.config import Source
 from pipelines.engine import compose, connect, engine_errors
 from pipelines.layout import DatePath
 from pipelines.sources.fetch import Spool, read_footer
-from pipelines.sources.mapping import Columns, EventMapping, columns_of, event_sql
+from pipelines.sources.fields import event_sql
+from pipelines.sources.mapping import Columns, EventMapping, columns_of
 from pipelines.storage import Store, StoredObject, open_store
 from pipelines.windows import microseconds
 

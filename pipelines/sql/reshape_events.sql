@@ -7,7 +7,7 @@ select
     disposition,
     batch,
     row,
-    case when isfinite(requested_at) then epoch_us(requested_at) end as requested_us,
+    epoch_us(requested_at) as requested_us,
     {{partition_values}}
     case
         when disposition = 0 then {{record}}
