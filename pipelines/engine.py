@@ -4,7 +4,7 @@ import functools
 import importlib.resources
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import duckdb
@@ -25,7 +25,11 @@ _MACROS = (
     "tags_from_pairs",
     "tags_from_text",
     "floor_div",
+    "number_json",
 )
+_SLOT = re.compile(r"\{\{(\w+)\}\}")
+# Strings, quoted names and comments stand first: a dollar sign in one is no parameter.
+_TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|\$(\w+)""")
 _STOPPED = re.compile(r"^(INTERRUPT Error|Query interrupted)")  # by a signal; the second by DuckDB
 _ROWS_PER_READ = 100_000
 _MIN_MEMORY_BYTES = 350_000_000  # DuckDB 2.0 fails on ordinary batches below that
@@ -43,19 +47,45 @@ def compose(name: str, **slots: str) -> str:
 
     Slots hold only SQL that this package built from checked parts: expressions that
     `expressions.py` parsed, quoted identifiers, and literals from a closed set. Values are bound.
+    What a slot is filled with is never searched for slots: a literal in it may read like one.
     """
     text = statement(name)
-    for slot, sql in slots.items():
+    found = set(_SLOT.findall(text))
+    for slot in sorted(found ^ slots.keys()):
         marker = "{{" + slot + "}}"
-        if marker not in text:
-            raise ValueError(f"{name}.sql has no slot {marker}")
-        text = text.replace(marker, sql)
-    return text
+        has = f"has no slot {marker}" if slot in slots else f"needs {marker}"
+        raise ValueError(f"{name}.sql {has}")
+    return _SLOT.sub(lambda match: slots[match[1]], text)
+
+
+def parameters_of(sql: str) -> frozenset[str]:
+    """Return the names of a statement's `$parameters`, not those that only stand in literals."""
+    return frozenset(match[1] for match in _TOKEN.finditer(sql) if match[1])
 
 
 def quote(identifier: str) -> str:
     """Return a quoted SQL identifier."""
     return '"' + identifier.replace('"', '""') + '"'
+
+
+def guarded(sql: str, columns: Collection[str], *, absent: Collection[str] = ()) -> str:
+    """Return SQL of a checked expression that is NULL where its evaluation fails.
+
+    TRY alone is not enough: what two expressions share DuckDB 2.0 computes ahead of both, outside
+    of TRY (its optimizer common_subexpressions). It takes nothing out of a lambda.
+
+    Args:
+        sql: the expression.
+        columns: what it reads.
+        absent: those of them that are not there and read as NULL; they become the parameters.
+    """
+    free = "_"
+    while free in {column.lower() for column in columns}:
+        free += "_"
+    sql = f"try({sql})"
+    for name in sorted(absent) or [free]:
+        sql = f"list_transform([null], lambda {quote(name)}: {sql})[1]"
+    return sql
 
 
 @contextmanager

@@ -204,14 +204,20 @@ def compile_sample(fraction: float, seed: int, id_sql: str = "id") -> Predicate:
     )
 
 
+def tag_pointer(field: str) -> str:
+    """Return the JSON pointer to the tag of a field `tags.<name>`.
+
+    A pointer takes every name literally; a path such as $.a reads dots and wildcards.
+    """
+    return "/" + field.removeprefix(_TAG).replace("~", "~0").replace("/", "~1")
+
+
 def _compile(index: int, item: EventFilter, now: datetime | None) -> Predicate:
     prefix = f"f{index}_"
     params: dict[str, object] = {}
     column = field = "requested_at" if _kind(item.field) == "time" else item.field
     if item.field.startswith(_TAG):
-        # A JSON pointer takes every name literally; a path such as $.a reads dots and wildcards.
-        name = item.field.removeprefix(_TAG).replace("~", "~0").replace("/", "~1")
-        params[f"{prefix}tag"] = f"/{name}"
+        params[f"{prefix}tag"] = tag_pointer(item.field)
         column, field = f"json_extract_string(tags, ${prefix}tag)", "tags"
     operands = _operands(item)
     if item.comparator == "last":

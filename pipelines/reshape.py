@@ -1,18 +1,18 @@
 """Rules that dispose of an event, and the SQL that turns rows of batches into lines."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from pipelines.config import ExportConfig, PartitionExpression
-from pipelines.engine import compose, quote
+from pipelines.engine import compose, guarded, parameters_of, quote
 from pipelines.errors import ConfigError
 from pipelines.expressions import parse_expression
-from pipelines.filters import compile_filters, compile_sample
+from pipelines.filters import compile_filters, compile_sample, tag_pointer
 from pipelines.sources.columns import Columns
-from pipelines.sources.mapping import PAYLOADS, EventMapping, EventSql, event_sql
+from pipelines.sources.fields import NUMBERS, PAYLOADS, EventSql, event_sql
+from pipelines.sources.mapping import EventMapping
 
 EXPORTED = 0
 _WHERE_FIELDS = (
@@ -21,7 +21,6 @@ _WHERE_FIELDS = (
     "duration_ms", "input_tokens", "output_tokens", "cost", "cache_hit", "project_id", "is_error",
 )  # fmt: skip
 _FIELD_OF = {"sent_at": "requested_at"}
-_PARAMETER = re.compile(r"\$(\w+)")
 _DATE_KEYS = {"date": "%Y-%m-%d", "hour": "%H"}
 
 
@@ -102,7 +101,8 @@ def compile_rules(
         )
         _need(mapping, expression.columns, "where")
         read |= expression.columns
-        add(drops, "filtered", "where", f"({expression.sql}) is not true")
+        holds = guarded(expression.sql, expression.columns)
+        add(drops, "filtered", "where", f"({holds}) is not true")
     if config.exclude_errors:
         _need(mapping, {"is_error"}, "exclude_errors")
         add(drops, "errors_excluded", "", "is_error is true")
@@ -116,7 +116,12 @@ def compile_rules(
     for name in PAYLOADS:
         add(rejects, "rejected", f"{name}_not_json", f"{name}_json is null")
     add(rejects, "rejected", "tags_not_object", "tags is null")
-    keys, values = _partitions(config, mapping)
+    for name in config.extra_fields:
+        _need(mapping, {name}, "extra_fields")
+    if config.order_by is not None:
+        _need(mapping, {config.order_by.field}, "order_by")
+    keys, values, tags = _partitions(config, mapping)
+    params |= tags
     return Rules(
         tuple(dispositions),
         tuple(drops),
@@ -258,6 +263,7 @@ class Reshape:
     def _window_events(self, sql: EventSql, *, losers: bool) -> str:
         fields = [f"{value} as {name}" for name, value in sql.fields.items()]
         fields += [f"{value} as recorded_{name}" for name, value in sql.recorded.items()]
+        derived = "".join(f"({value}) as {name}, " for name, value in sql.derived.items())
         inside = "requested_at >= $start and requested_at < $end"
         pruning = ""
         if self.undated:
@@ -273,6 +279,7 @@ class Reshape:
             "window_events",
             fields=",\n            ".join(fields),
             in_window=inside,
+            derived=derived,
             time_pruning=pruning,
             losers=join if losers else "",
             lost="losers.disposition" if losers else "null::integer",
@@ -293,10 +300,14 @@ class Reshape:
                 "case when recorded_requested_at is null then 'no event time' "
                 "when requested_at is null then 'not a time' else 'outside valid_times' end"
             )
-        cases = " ".join(
-            f"when {name}_json is null then malformed_detail({name})" for name in PAYLOADS
-        )
-        return f"case {cases} else 'not a JSON object of tags' end"
+        cases = ""
+        for name in PAYLOADS:
+            mapped = self.mapping.fields.get(name)
+            if mapped is not None and mapped.expression is not None:
+                failed = "'the expression that it is mapped to fails'"
+                cases += f"when {name}_json is null and {name} is null then {failed} "
+            cases += f"when {name}_json is null then malformed_detail({name}) "
+        return f"case {cases}else 'not a JSON object of tags' end"
 
     def _bind(self, text: str, scan: Scan, more: Mapping[str, object] | None = None) -> Query:
         params = {
@@ -309,7 +320,7 @@ class Reshape:
             "end": self.end,
             **(more or {}),
         }
-        used = set(_PARAMETER.findall(text))
+        used = parameters_of(text)
         return Query(text, {name: value for name, value in params.items() if name in used})
 
 
@@ -327,38 +338,41 @@ def _extra(name: str) -> str:
     value = name
     if name in ("requested_at", "received_at", "updated_at"):
         value = f"strftime({name}, '%Y-%m-%dT%H:%M:%S.%fZ')"
-    elif name == "cost":
-        value = "case when isfinite(cost) then cost end"
+    elif name in NUMBERS:
+        return f"number_json({name})"
     return f"coalesce(to_json({value})::varchar, 'null')"
 
 
 def _partitions(
     config: ExportConfig, mapping: EventMapping
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names and SQL values of the partition keys."""
+) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, object]]:
+    """Names and SQL values of the partition keys, and what is bound to them."""
     keys: list[str] = []
     values: list[str] = []
+    params: dict[str, object] = {}
     for key in config.partition_by:
         if isinstance(key, PartitionExpression):
             place = f"partition_by {key.name}"
             expression = parse_expression(key.expression, place=place, columns=_WHERE_FIELDS)
             _need(mapping, expression.columns, place)
             keys.append(key.name)
-            values.append(f"cast(({expression.sql}) as varchar)")
+            text = f"cast(({expression.sql}) as varchar)"
+            values.append(guarded(text, expression.columns))
             continue
         keys.append(key)
         if key in _DATE_KEYS:
             _need(mapping, {"requested_at"}, f"partition_by {key}")
             values.append(f"strftime(requested_at, '{_DATE_KEYS[key]}')")
         elif key.startswith("tags."):
-            pointer = key.removeprefix("tags.").replace("~", "~0").replace("/", "~1")
-            escaped = pointer.replace("'", "''")
-            values.append(f"json_extract_string(tags, '/{escaped}')")
+            _need(mapping, {"tags"}, f"partition_by {key}")
+            name = f"key{len(keys)}_tag"
+            params[name] = tag_pointer(key)
+            values.append(f"json_extract_string(tags, ${name})")
         else:
             name = {"status": "status_code"}.get(key, key)
             _need(mapping, {name}, f"partition_by {key}")
             values.append(f"cast({name} as varchar)")
-    return tuple(keys), tuple(values)
+    return tuple(keys), tuple(values), params
 
 
 def _need(
@@ -366,7 +380,7 @@ def _need(
 ) -> None:
     for name in sorted(fields):
         needed = _FIELD_OF.get(name, name)
-        if needed not in mapping.fields:
+        if not mapping.gives(needed):
             raise ConfigError(f"{what}: the source maps no field {needed!r}")
 
 

@@ -21,7 +21,8 @@ from pipelines.reshape import Query, Reshape, Scan, compile_rules
 from pipelines.sources.batches import open_source
 from pipelines.sources.columns import Columns
 from pipelines.sources.fetch import Spool
-from pipelines.sources.mapping import EventMapping, event_sql
+from pipelines.sources.fields import event_sql
+from pipelines.sources.mapping import EventMapping
 from pipelines.sources.not_utf8 import columns_of_copy
 from pipelines.windows import UNDATED, Window
 

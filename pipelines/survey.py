@@ -21,8 +21,9 @@ from pipelines.sources.batches import (
     read_columns,
 )
 from pipelines.sources.contract import check_same_contract
+from pipelines.sources.detection import resolve_mapping
 from pipelines.sources.index import index_rows, parse_columns, time_key
-from pipelines.sources.mapping import EventMapping, resolve_mapping
+from pipelines.sources.mapping import EventMapping
 from pipelines.storage import StoredObject
 from pipelines.windows import microseconds
 

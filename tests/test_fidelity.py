@@ -282,6 +282,8 @@ def test_text_columns_that_are_not_utf8_lose_and_double_nothing(file_site, colum
             bad = batch in (1, 3) and (n == count - 1 or chance.random() < 0.01)
             values.append(chance.choice(BAD_BYTES) if bad else (row[column] or "x").encode())
             row["request"] = json.dumps({"row": f"{batch}-{n}"})
+            if column == "id" and bad:  # or they would be copies of one event
+                values[-1] = chance.choice(BAD_BYTES) + f"{batch}-{n}".encode()
             if column == "request" and not bad:
                 values[-1] = row["request"].encode()
             if not (bad and column in ("request", "response", "tags")):
@@ -497,8 +499,8 @@ def test_the_ledger_adds_up_whatever_becomes_of_events(site):
         "response_not_json": 3,
         "tags_not_object": 3,
     }
-    assert ledger["exported"] == len(read_records(site)) == 3
-    assert ledger["duplicate"] == 9
+    assert ledger["exported"] == len(read_records(site)) == 5
+    assert ledger["duplicate"] == 7
     reasons = [reject["reason"] for reject in read_rejects(site)]
     assert reasons.count("event_time_missing") == 1
     assert len(reasons) == 10

@@ -5,12 +5,8 @@ from pipelines.config import Source
 from pipelines.errors import ConfigError, ContractError
 from pipelines.sources.columns import columns_of
 from pipelines.sources.contract import check_same_contract
-from pipelines.sources.mapping import (
-    detect_preset,
-    event_sql,
-    list_presets,
-    resolve_mapping,
-)
+from pipelines.sources.detection import detect_preset, list_presets, resolve_mapping
+from pipelines.sources.fields import event_sql
 from tests.builders import (
     SCHEMA,
     event,
@@ -157,19 +153,12 @@ def test_missing_column_of_an_expression_is_named():
 
 def test_missing_column_of_an_optional_field_is_null():
     mapping = resolve_mapping(
-        source(
-            preset="generic",
-            mapping={
-                "model": {"expression": "engine || id", "optional": True},
-                "project_id": {"column": "project", "optional": True},
-            },
-        ),
+        source(preset="generic", mapping={"project_id": {"column": "project", "optional": True}}),
         GENERIC,
     )
 
     sql = event_sql(mapping, GENERIC, batch="a.parquet")
 
-    assert sql.fields["model"] == "cast(null as varchar)"
     assert sql.fields["project_id"] == "cast(null as varchar)"
 
 

@@ -19,7 +19,8 @@ from pipelines.errors import ConfigError
 from pipelines.layout import DatePath
 from pipelines.sources.columns import Columns, columns_of
 from pipelines.sources.fetch import Spool, read_footer
-from pipelines.sources.mapping import EventMapping, event_sql
+from pipelines.sources.fields import event_sql
+from pipelines.sources.mapping import EventMapping
 from pipelines.sources.not_utf8 import columns_of_copy
 from pipelines.storage import Store, StoredObject, open_store
 from pipelines.windows import microseconds

@@ -16,6 +16,13 @@ TEXT, BINARY, INTEGER, FLOAT = "text", "binary", "integer", "float"
 BOOLEAN, TIME, ZONED_TIME, OTHER = "boolean", "time", "zoned time", "other"
 STRUCT, MAP, TEXT_MAP = "struct", "map", "map of text"
 LIST, TEXT_LIST, PAIR_LIST = "list", "list of text", "list of pairs"
+NESTED = (STRUCT, MAP, TEXT_MAP, LIST, TEXT_LIST, PAIR_LIST)
+_BINARY_KINDS = (
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_binary_view,
+    pa.types.is_fixed_size_binary,
+)
 _ROW_COLUMNS = frozenset({"file_index", "file_row_number"})  # DuckDB's own, by which rows are named
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
@@ -115,6 +122,8 @@ def is_text(kind: pa.DataType) -> bool:
 
 def _family(kind: pa.DataType) -> str:
     """The family of an Arrow type."""
+    if isinstance(kind, pa.UuidType):
+        return OTHER  # not the bytes that it is stored as
     if isinstance(kind, pa.BaseExtensionType):
         return _family(kind.storage_type)
     if pa.types.is_dictionary(kind):
@@ -123,7 +132,7 @@ def _family(kind: pa.DataType) -> str:
         return ZONED_TIME if kind.tz is not None else TIME
     tests = (
         (TEXT, (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)),
-        (BINARY, (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)),
+        (BINARY, _BINARY_KINDS),
         (BOOLEAN, (pa.types.is_boolean,)),
         (INTEGER, (pa.types.is_integer,)),
         (FLOAT, (pa.types.is_floating, pa.types.is_decimal)),

@@ -3,8 +3,9 @@
 -- returns  first_us bigint, last_us bigint, undated bigint
 with
     times as (
+        -- Text that is not UTF-8 is no time, and must not stop the count.
         select epoch_us({{requested_at}}) as us
-        from read_parquet($batch, hive_partitioning = false)
+        from read_parquet($batch, hive_partitioning = false, utf8_validation = 'replace')
     )
 select
     min(us) filter (where us >= $low_us and us < $high_us) as first_us,

@@ -13,7 +13,7 @@ with
         where file_row_number >= $first_row and file_row_number < $end_row {{time_pruning}}
     ),
     events as (
-        select all_events.*, requested_at as sent_at, {{lost}} as lost
+        select all_events.*, requested_at as sent_at, {{derived}} {{lost}} as lost
         from all_events {{losers}}
         where {{in_window}}
     ),
