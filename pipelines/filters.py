@@ -112,10 +112,11 @@ class EventFilter(BaseModel):
     @field_validator("field")
     @classmethod
     def _check_field(cls, field: str) -> str:
-        if field in {"tags", _TAG}:
+        if field == "tags":
             raise ValueError("a tag is named, as in tags.prompt_id")
         if field not in _FIELDS and not field.startswith(_TAG):
-            nearest = _nearest(field, (*_FIELDS, f"{_TAG}{field.partition('.')[2] or field}"))
+            tags = (f"{_TAG}{field}", f"{_TAG}{field.partition('.')[2]}")
+            nearest = _nearest(field, (*_FIELDS, *tags))
             known = f"{', '.join(_FIELDS)}, tags.<name>"
             raise ValueError(f"unknown field {_show(field)}{nearest or f'; known are {known}'}")
         return field

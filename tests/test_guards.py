@@ -153,7 +153,7 @@ def test_only_the_command_line_prints(path):
         and node.func.id == "print"
     ]
 
-    assert calls == [] or path.name == "cli.py"
+    assert calls == [] or path.name == "terminal.py"
 
 
 def test_the_command_line_starts_without_heavy_imports():
