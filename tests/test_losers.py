@@ -4,7 +4,7 @@ import pickle
 import tracemalloc
 
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.copies import find_equal_keys, find_losers, find_superseded, list_keys
@@ -43,6 +43,7 @@ def single_work(site, rows, **changes):
     return work
 
 
+@settings(deadline=None)
 @given(places=PLACES, cut=st.integers(0, 40))
 def test_places_are_packed_and_unpacked(places, cut):
     reads = [rows_of(places[:cut]), rows_of(places).slice(min(cut, len(places)))]
@@ -50,6 +51,7 @@ def test_places_are_packed_and_unpacked(places, cut):
     assert read(pack_places(reads)) == places
 
 
+@settings(deadline=None)
 @given(places=PLACES, numbers=st.sets(st.integers(0, 4)), first=ROWS, rows=st.integers(0, 2**32))
 def test_places_within_are_those_of_the_ranges(places, numbers, first, rows):
     ranges = [(number, (first, first + rows)) for number in sorted(numbers)]
@@ -59,6 +61,7 @@ def test_places_within_are_those_of_the_ranges(places, numbers, first, rows):
     assert read(found) == [p for p in places if p[0] in numbers and first <= p[1] < first + rows]
 
 
+@settings(deadline=None)
 @given(places=PLACES, ends=st.lists(st.tuples(st.integers(0, 4), ROWS), min_size=2, max_size=2))
 def test_places_between_include_both_ends(places, ends):
     first, last = sorted(ends)
