@@ -267,7 +267,7 @@ def test_a_temporary_folder_that_is_a_pattern_is_refused(s3_site, tmp_path, monk
 # Batches that change, or are damaged.
 
 
-@pytest.mark.parametrize("step", ["collect_ids", "counts", "keys", "collect_lines"])
+@pytest.mark.parametrize("step", ["collect_ids", "counts", "collect_keys", "collect_lines"])
 def test_a_batch_replaced_while_it_is_read_is_planned_again(file_site, monkeypatch, step):
     old, new = (
         write_batch(events({"request": json.dumps([word, row])} for row in range(3)))
@@ -315,16 +315,6 @@ def test_a_damaged_page_names_its_batch(site, column, changes):
     assert failed.error.startswith("reading b.parquet: ")
     assert "skip covers batches whose footer cannot be read" in failed.error
     assert read_manifests(site) == []
-
-
-def test_a_value_that_cannot_be_cast_names_its_batch(file_site):
-    for name, value in (("a", "1"), ("b", "2"), ("c", "n/a")):
-        row = event(id=name, duration_ms=value)
-        file_site.put(f"{name}.parquet", write_batch([row], schema_with(duration_ms=pa.string())))
-
-    summary = run_export(make_config(file_site, extra_fields=["duration_ms"]), now=NOW)
-
-    assert summary.failed[0].error.startswith("reading c.parquet: Conversion Error")
 
 
 # Text that is not UTF-8.
