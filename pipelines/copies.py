@@ -12,7 +12,8 @@ import pyarrow as pa
 from pipelines.config import ExportConfig
 from pipelines.engine import connect, engine_errors, statement
 from pipelines.losers import Losers, pack_places
-from pipelines.scans import Session, ShardWork, open_session
+from pipelines.scans import Session, open_session
+from pipelines.work import ShardWork
 
 _ROWS_PER_READ = 100_000
 

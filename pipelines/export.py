@@ -31,7 +31,6 @@ from pipelines.manifest import (
 from pipelines.owner import claim_destination, open_destination
 from pipelines.plan import TO_DO, Plan, WindowPlan, plan_again, plan_export
 from pipelines.reshape import compile_rules
-from pipelines.scans import ShardWork
 from pipelines.shard import (
     Progress,
     ShardResult,
@@ -47,6 +46,7 @@ from pipelines.summary import (
     summarise_run,
 )
 from pipelines.windows import UNDATED
+from pipelines.work import ShardWork
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ import pyarrow.compute as pc
 
 from pipelines.config import ExportConfig
 from pipelines.engine import engine_errors, read_table, statement
-from pipelines.scans import BatchRange
 from pipelines.sources.batches import Batch
 from pipelines.sources.index import batch_of
 from pipelines.windows import UNDATED, Grid, TimeWindow, Window, microseconds
+from pipelines.work import BatchRange
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

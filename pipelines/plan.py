@@ -30,7 +30,7 @@ from pipelines.manifest import FORMAT_VERSION
 from pipelines.meaning import window_meanings
 from pipelines.owner import check_owner, open_destination
 from pipelines.reshape import compile_rules
-from pipelines.scans import ShardWork, check_queries
+from pipelines.scans import check_queries
 from pipelines.sources.batches import Batch, open_source
 from pipelines.sources.index import open_index
 from pipelines.sources.mapping import EventMapping
@@ -45,6 +45,7 @@ from pipelines.windows import (
     format_duration,
     parse_window,
 )
+from pipelines.work import ShardWork
 
 Status = Literal[
     "missing",

@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,18 +12,15 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.config import ExportConfig
 from pipelines.engine import NotUtf8Error, compose, connect, engine_errors
 from pipelines.errors import ConfigError, ContractError
 from pipelines.losers import BATCH_WIDTH, Losers, list_places, places_between, unpack_places
-from pipelines.reshape import Query, Reshape, Scan, compile_rules
+from pipelines.reshape import Query, Scan
 from pipelines.sources.batches import open_source
-from pipelines.sources.columns import Columns
 from pipelines.sources.fetch import Spool
 from pipelines.sources.fields import event_sql
-from pipelines.sources.mapping import EventMapping
 from pipelines.sources.not_utf8 import columns_of_copy
-from pipelines.windows import UNDATED, Window
+from pipelines.work import BatchRange, ShardWork
 
 _ROWS_PER_READ = 2048  # DuckDB's vector: smaller and larger reads are slower
 _REMOTE_SCAN_BYTES = 64 * 1024**2  # one scan is read while the next one is fetched
@@ -32,59 +28,6 @@ _SCAN_FILES = 512
 _FETCHERS = 4
 _BAD_JSON_COLUMN = "Invalid JSON found in Parquet file"  # DuckDB checks it as it reads
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class BatchRange:
-    """Rows of one batch that a shard reads.
-
-    Attributes:
-        number: of the batch among the window's batches by path.
-        rows: half-open range.
-        bytes: compressed bytes of the row groups that hold the rows.
-    """
-
-    number: int
-    path: str
-    etag: str
-    size: int
-    rows: tuple[int, int]
-    total_rows: int
-    bytes: int
-    columns: Columns
-
-
-@dataclass(frozen=True, slots=True)
-class ShardWork:
-    """All that one shard needs to know; picklable and small.
-
-    Attributes:
-        now: the run's moment, to which `last` filters refer.
-        window: whose events are exported, between start and end (naive UTC).
-        digest: of the window's inputs, for names.
-        losers: superseded and duplicate events of this shard.
-        finds_losers: whether the shard is all of its window, and finds them itself.
-        committed: paths of this shard's parts and rejects that the newest generation names.
-    """
-
-    config: ExportConfig
-    mapping: EventMapping
-    now: datetime
-    window: Window
-    start: datetime
-    end: datetime
-    digest: str
-    shard: int
-    ranges: tuple[BatchRange, ...]
-    losers: Losers = field(default_factory=Losers)
-    finds_losers: bool = False
-    committed: tuple[str, ...] = ()
-
-    def reshape(self) -> Reshape:
-        """Return the composer of this work's queries."""
-        undated = self.window == UNDATED
-        rules = compile_rules(self.config, self.mapping, now=self.now, undated=undated)
-        return Reshape(self.config, self.mapping, rules, self.start, self.end, undated)
 
 
 class Session:

@@ -24,8 +24,9 @@ from pipelines.layout import (
 )
 from pipelines.parts import Part, PartExistsError, PartWriter, Reuse
 from pipelines.reshape import EXPORTED
-from pipelines.scans import Session, ShardWork, open_session
+from pipelines.scans import Session, open_session
 from pipelines.storage import open_store
+from pipelines.work import ShardWork
 
 _WRITE_BUDGET_BYTES = 128 * 1024**2
 _EXAMPLES = 3  # located rejects kept for each reason

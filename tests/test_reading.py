@@ -317,17 +317,6 @@ def test_a_damaged_page_names_its_batch(site, column, changes):
     assert read_manifests(site) == []
 
 
-def test_a_value_that_cannot_be_cast_names_its_batch(file_site):
-    schema = schema_with(updated_at=pa.timestamp("ms"))
-    for name, value in (("a", 1), ("b", 2), ("c", 10**17)):  # DuckDB has no such instant
-        row = event(id=name, updated_at=value)
-        file_site.put(f"{name}.parquet", write_batch([row], schema))
-
-    summary = run_export(make_config(file_site), now=NOW)
-
-    assert summary.failed[0].error.startswith("reading c.parquet: Conversion Error")
-
-
 # Text that is not UTF-8.
 
 
