@@ -3,7 +3,9 @@
 DuckDB holds ids and keys, and spills them; what is found comes out packed, never as Python objects.
 """
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor
 from dataclasses import replace
 
 import duckdb
@@ -11,11 +13,31 @@ import pyarrow as pa
 
 from pipelines.config import ExportConfig
 from pipelines.engine import connect, engine_errors, statement
-from pipelines.losers import Losers, pack_places
+from pipelines.losers import Losers, pack_places, places_within
 from pipelines.scans import Session, open_session
-from pipelines.work import ShardWork
+from pipelines.work import BatchRange, ShardWork
 
 _ROWS_PER_READ = 100_000
+
+
+def with_losers(works: list[ShardWork], executor: Executor | None = None) -> list[ShardWork]:
+    """Return the works of a window, which leave out what another copy in it outlives.
+
+    Args:
+        works: of all its shards.
+        executor: where keys of shards are listed; by default here.
+    """
+    if len(works) <= 1:
+        return [replace(work, finds_losers=True) for work in works]
+    whole = replace(works[0], ranges=_joined(works))
+    if executor is None or works[0].config.remove_duplicates == "none":
+        losers = find_losers(whole)
+    else:
+        losers = Losers(find_superseded(whole))
+        works = [_narrowed(work, losers) for work in works]
+        duplicates = find_equal_keys(works[0].config, _listed_keys(works, executor))
+        losers = Losers(losers.superseded, duplicates)
+    return [_narrowed(work, losers) for work in works]
 
 
 def find_losers(work: ShardWork) -> Losers:
@@ -104,3 +126,30 @@ def _places(con: duckdb.DuckDBPyConnection, name: str) -> bytes:
     """The packed places that a statement returns."""
     with con.sql(statement(name)).to_arrow_reader(_ROWS_PER_READ) as reader:
         return pack_places(reader)
+
+
+def _listed_keys(works: list[ShardWork], executor: Executor) -> Iterator[pa.Table]:
+    """The keys of each shard, which are forgotten once they are taken."""
+    futures = deque(executor.submit(list_keys, work) for work in works)
+    while futures:
+        yield futures.popleft().result()
+
+
+def _joined(works: list[ShardWork]) -> tuple[BatchRange, ...]:
+    """The ranges of all shards, a batch cut by a shard's end made whole again."""
+    ranges: list[BatchRange] = []
+    for entry in (entry for work in works for entry in work.ranges):
+        if ranges and ranges[-1].number == entry.number:
+            last = ranges[-1]
+            rows = (last.rows[0], entry.rows[1])
+            ranges[-1] = replace(last, rows=rows, bytes=last.bytes + entry.bytes)
+        else:
+            ranges.append(entry)
+    return tuple(ranges)
+
+
+def _narrowed(work: ShardWork, losers: Losers) -> ShardWork:
+    """The work with those losers that are its own."""
+    own = [(entry.number, entry.rows) for entry in work.ranges]
+    superseded = places_within(losers.superseded, own)
+    return replace(work, losers=Losers(superseded, places_within(losers.duplicates, own)))

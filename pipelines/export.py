@@ -1,16 +1,14 @@
 """Plan, run the shards of each window, commit, clean up: the one place that composes them."""
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 from pipelines.accounting import build_manifest, check_rejects
 from pipelines.config import ExportConfig
-from pipelines.copies import find_equal_keys, find_losers, find_superseded, list_keys
+from pipelines.copies import with_losers
 from pipelines.create_only import check_create_only
 from pipelines.deadline import Deadline
 from pipelines.errors import (
@@ -23,7 +21,6 @@ from pipelines.errors import (
 from pipelines.garbage import clean_up
 from pipelines.interrupts import stop_statements
 from pipelines.layout import parse_part, parse_rejects
-from pipelines.losers import Losers, places_within
 from pipelines.manifest import (
     Manifest,
     commit,
@@ -213,7 +210,7 @@ def _export_window(
     rules = compile_rules(plan.config, plan.mapping, now=plan.now, undated=undated)
     works = [_with_committed(work, window.committed) for work in plan.shard_works(window)]
     if not undated:
-        works = _with_losers(plan, works, executor)
+        works = with_losers(works, executor)
     results = list(_run(works, executor, progress, deadline))
     manifest = build_manifest(plan, window, rules, results)
     check_rejects(plan, window, rules, manifest, results)
@@ -242,48 +239,6 @@ def _with_committed(work: ShardWork, committed: Committed | None) -> ShardWork:
     parsed = ((path, parse_part(path) or parse_rejects(path)) for path in named)
     own = tuple(path for path, name in parsed if name is not None and name.shard == work.shard)
     return replace(work, committed=own)
-
-
-def _with_losers(plan: Plan, works: list[ShardWork], executor: Executor | None) -> list[ShardWork]:
-    """The works with the events that another copy in the window outlives."""
-    if len(works) <= 1:
-        return [replace(work, finds_losers=True) for work in works]
-    whole = replace(works[0], ranges=_joined(works))
-    if executor is None or plan.config.remove_duplicates == "none":
-        losers = find_losers(whole)
-    else:
-        losers = Losers(find_superseded(whole))
-        works = [_narrowed(work, losers) for work in works]
-        duplicates = find_equal_keys(plan.config, _listed_keys(works, executor))
-        losers = Losers(losers.superseded, duplicates)
-    return [_narrowed(work, losers) for work in works]
-
-
-def _listed_keys(works: list[ShardWork], executor: Executor) -> Iterator[Any]:
-    """The keys of each shard, which are forgotten once they are taken."""
-    futures = deque(executor.submit(list_keys, work) for work in works)
-    while futures:
-        yield futures.popleft().result()
-
-
-def _joined(works: list[ShardWork]) -> tuple[Any, ...]:
-    """The ranges of all shards, a batch cut by a shard's end made whole again."""
-    ranges: list[Any] = []
-    for entry in (entry for work in works for entry in work.ranges):
-        if ranges and ranges[-1].number == entry.number:
-            last = ranges[-1]
-            rows = (last.rows[0], entry.rows[1])
-            ranges[-1] = replace(last, rows=rows, bytes=last.bytes + entry.bytes)
-        else:
-            ranges.append(entry)
-    return tuple(ranges)
-
-
-def _narrowed(work: ShardWork, losers: Losers) -> ShardWork:
-    """The work with those losers that are its own."""
-    own = [(entry.number, entry.rows) for entry in work.ranges]
-    superseded = places_within(losers.superseded, own)
-    return replace(work, losers=Losers(superseded, places_within(losers.duplicates, own)))
 
 
 def _run(

@@ -84,6 +84,7 @@ def preview_lines(work: ShardWork, limit: int) -> list[bytes]:
     """Return the first records of a shard as lines; writes nothing."""
     lines: list[bytes] = []
     with open_session(work) as session:
+        settle_losers(session)
         for rows in chain.from_iterable(session.lines(scan) for scan in session.scans()):
             kept = rows.filter(pc.equal(rows.column("disposition"), EXPORTED))
             lines += [line.encode() for line in kept.column("line").to_pylist()]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pipelines.config import ExportConfig
+from pipelines.copies import with_losers
 from pipelines.errors import StorageError
 from pipelines.garbage import Garbage, collect_garbage, find_garbage
 from pipelines.owner import check_owner, open_destination
@@ -16,6 +17,7 @@ from pipelines.sources.index import open_index
 from pipelines.sources.mapping import EventMapping
 from pipelines.states import open_states
 from pipelines.storage import open_store
+from pipelines.windows import UNDATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +97,10 @@ def preview_export(config: ExportConfig, limit: int, *, now: datetime) -> tuple[
     plan = plan_export(config, now=now, force=True)
     lines: list[bytes] = []
     for window in plan.windows:
-        for work in plan.shard_works(window):
-            if len(lines) < limit and window.window.name != "undated":
+        if len(lines) == limit or window.window == UNDATED:
+            break
+        for work in with_losers(plan.shard_works(window)):
+            if len(lines) < limit:
                 lines += preview_lines(work, limit - len(lines))
     return plan, lines
 

@@ -65,6 +65,15 @@ def test_preview_shows_committed_records_too(site):
     assert site.paths() == before
 
 
+def test_preview_leaves_out_what_the_export_would(site):
+    site.put("a.parquet", write_batch([event(id="x"), event(id="y"), event(id="x")]))
+    config = make_config(site, remove_duplicates="record")
+
+    _, lines = preview_export(config, 5, now=NOW)
+
+    assert len(lines) == 1
+
+
 @pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
 def test_first_record_is_read_whatever_the_compression(file_site, compression):
     _, summary = put_and_export(file_site, compression=compression)
