@@ -23,7 +23,7 @@ from prefect.runtime import task_run
 from prefect.states import Completed, Failed
 from prefect.tasks import exponential_backoff
 
-from pipelines.config import ExportConfig, Instant, load_config
+from pipelines.config import ExportConfig, load_config
 from pipelines.errors import ConfigError, ContractError, PipelineError
 from pipelines.export import export_window, plan_run
 from pipelines.garbage import clean_up
@@ -31,6 +31,7 @@ from pipelines.owner import open_destination
 from pipelines.plan import Plan, WindowPlan
 from pipelines.states import StateLog
 from pipelines.summary import ExportSummary, WindowSummary, summarise, summarise_run
+from pipelines.values import Instant
 
 MAX_TASK_RUNS = 100  # the server needs 50 to 85 ms of CPU for each
 _SHOWN_FAILURES = 20

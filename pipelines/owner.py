@@ -1,4 +1,4 @@
-"""Whose destination is it: the owner record, written once, create-only."""
+"""Whose destination is it: the owner record, create-only; and that it lies beside the source."""
 
 import json
 from typing import Any
@@ -7,8 +7,11 @@ from pipelines.config import ExportConfig
 from pipelines.errors import ConfigError, QualityError
 from pipelines.inputs import grid_of
 from pipelines.layout import OWNER_PATH
+from pipelines.sources.batches import open_source
 from pipelines.storage import Store, open_store
 from pipelines.windows import format_duration
+
+_ENDS = (".parquet", ".jsonl.gz", ".jsonl.zst", ".jsonl")
 
 
 def open_destination(config: ExportConfig) -> Store:
@@ -49,6 +52,27 @@ def check_owner(config: ExportConfig) -> bool:
                 f"where this config has {_shown(value)}; take a new destination"
             )
     return True
+
+
+def check_places(config: ExportConfig) -> None:
+    """Refuse a destination inside its source, or a source inside its destination.
+
+    Raises:
+        ConfigError: they overlap.
+    """
+    files = open_source(config.source)
+    source = files.store.url.rstrip("/") + "/"
+    destination = open_destination(config).url.rstrip("/") + "/"
+    inside = destination.startswith(source)
+    if inside and files.is_narrow:  # a pattern, or one object: what it leaves out is free
+        folder = destination.removeprefix(source)
+        names = (f"{folder}{below}x{end}" for below in ("", "data/", "data/a=b/") for end in _ENDS)
+        inside = not folder or any(files.pattern.fullmatch(name) for name in names)
+    if inside or source.startswith(destination):
+        raise ConfigError(
+            f"destination.url: {destination[:-1]} and the source {source[:-1]} overlap; "
+            f"an export must not read what it writes"
+        )
 
 
 def _shown(value: Any) -> str:

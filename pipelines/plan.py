@@ -1,13 +1,12 @@
 """What a run would do and why: windows, their inputs, and what is committed already."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipelines.codecs import codec_version
 from pipelines.config import ExportConfig, meaning_digest
@@ -28,18 +27,18 @@ from pipelines.inputs import (
 from pipelines.layout import DatePath
 from pipelines.manifest import FORMAT_VERSION
 from pipelines.meaning import window_meanings
-from pipelines.owner import check_owner, open_destination
+from pipelines.owner import check_owner, check_places, open_destination
 from pipelines.reshape import compile_rules
 from pipelines.scans import check_queries
-from pipelines.sources.batches import Batch, open_source
+from pipelines.sources.batches import Batch
 from pipelines.sources.index import open_index
 from pipelines.sources.mapping import EventMapping
-from pipelines.states import Committed, load_states
-from pipelines.storage import open_store
+from pipelines.states import Committed, committed_windows, load_states, paths_read
 from pipelines.survey import survey_source
 from pipelines.windows import (
     ALL,
     UNDATED,
+    Grid,
     TimeWindow,
     Window,
     format_duration,
@@ -48,17 +47,10 @@ from pipelines.windows import (
 from pipelines.work import ShardWork
 
 Status = Literal[
-    "missing",
-    "late batch",
-    "changed batch",
-    "changed config",
-    "forced",
-    "up to date",
-    "source expired",
-    "blocked",
-]
+    "missing", "late batch", "changed batch", "changed config", "forced",
+    "up to date", "source expired", "blocked",
+]  # fmt: skip
 TO_DO: tuple[Status, ...] = ("missing", "late batch", "changed batch", "changed config", "forced")
-_ENDS = (".parquet", ".jsonl.gz", ".jsonl.zst", ".jsonl")
 MAX_WINDOWS = 200_000  # hourly for 22 years
 SHARD_BYTES = 256 * 1024**2  # of compressed row groups: about 1 GB of JSON
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -197,7 +189,7 @@ def plan_export(
             config,
             open_index(store),
             span=span,
-            also=_paths_read(states, config, span),
+            also=_paths_read(states, grid_of(config), span),
             check=partial(_check_config, config, now),
             remember=remember,
         )
@@ -206,9 +198,8 @@ def plan_export(
             return plan
         inputs = find_inputs(con, grid_of(config))
         plan = replace(plan, mapping=survey.mapping, inputs=inputs)
-        planner = _Planner(
-            plan, _committed(states), window_meanings(config, survey.mapping, now=now)
-        )
+        meaning = window_meanings(config, survey.mapping, now=now)
+        planner = _Planner(plan, committed_windows(states), meaning)
         windows = tuple(planner.due_windows(span))
         stale = {number_of(inputs.grid, w): w.name for w in windows if planner.is_stale(w)}
         differences = find_differences(con, stale, states, survey.unreadable)
@@ -243,28 +234,6 @@ def _check_config(config: ExportConfig, now: datetime, mapping: EventMapping, ba
     start, end = _bounds(config, ALL)
     nothing = batch_range(0, batch, (0, 0), 0)
     check_queries(ShardWork(config, mapping, now, ALL, start, end, "", 0, (nothing,)))
-
-
-def check_places(config: ExportConfig) -> None:
-    """Refuse a destination inside its source, or a source inside its destination.
-
-    Raises:
-        ConfigError: they overlap.
-    """
-    files = open_source(config.source)
-    source = files.store.url.rstrip("/") + "/"
-    options = config.destination.storage_options
-    destination = open_store(config.destination.url, options).url.rstrip("/") + "/"
-    inside = destination.startswith(source)
-    if inside and files.is_narrow:  # a pattern, or one object: what it leaves out is free
-        folder = destination.removeprefix(source)
-        names = (f"{folder}{below}x{end}" for below in ("", "data/", "data/a=b/") for end in _ENDS)
-        inside = not folder or any(files.pattern.fullmatch(name) for name in names)
-    if inside or source.startswith(destination):
-        raise ConfigError(
-            f"destination.url: {destination[:-1]} and the source {source[:-1]} overlap; "
-            f"an export must not read what it writes"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,22 +361,13 @@ def _may_feed(config: ExportConfig, batch: Batch, window: Window) -> bool:
     return folder[0] < window.end and window.start < folder[1]
 
 
-def _committed(states: pa.Table) -> dict[str, Committed]:
-    columns = [name for name in states.column_names if name != "batches"]
-    rows = zip(*(states.column(name).to_pylist() for name in columns), strict=True)
-    return {row[0]: Committed(**dict(zip(columns, row, strict=True))) for row in rows}
-
-
 def _paths_read(
-    states: pa.Table, config: ExportConfig, span: tuple[datetime, datetime] | None
-) -> Iterable[str]:
+    states: pa.Table, grid: Grid | None, span: tuple[datetime, datetime] | None
+) -> set[str]:
     """Paths of the batches that the newest generations of a span's windows read."""
-    grid = grid_of(config)
     if span is None or grid is None:
-        return ()
-    names = pa.array([window.name for window in grid.covering(*span)], pa.string())
-    chosen = states.filter(pc.is_in(states.column("window"), value_set=names))
-    return {batch["path"] for found in chosen.column("batches").to_pylist() for batch in found}
+        return set()
+    return paths_read(states, [window.name for window in grid.covering(*span)])
 
 
 def _bounds(config: ExportConfig, window: Window) -> tuple[datetime, datetime]:

@@ -2,12 +2,13 @@
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.errors import StorageError
 from pipelines.manifest import Manifest, list_generations, read_manifest
@@ -91,6 +92,21 @@ def load_states(store: Store, *, remember: bool) -> pa.Table:
         cache.add(missing)
         cache.merge(segments)
     return pa.concat_tables([known.take(pa.array(sorted(rows.values()), pa.int64())), missing])
+
+
+def committed_windows(states: pa.Table) -> dict[str, Committed]:
+    """Return what is committed by window."""
+    names = [name for name in states.column_names if name != "batches"]
+    rows = zip(*(states.column(name).to_pylist() for name in names), strict=True)
+    found = (Committed(**dict(zip(names, row, strict=True))) for row in rows)
+    return {committed.window: committed for committed in found}
+
+
+def paths_read(states: pa.Table, windows: Sequence[str]) -> set[str]:
+    """Return the paths of the batches that the newest generations of some windows read."""
+    chosen = pc.is_in(states.column("window"), value_set=pa.array(windows, pa.string()))
+    read = states.filter(chosen).column("batches").to_pylist()
+    return {batch["path"] for batches in read for batch in batches}
 
 
 class StateLog:

@@ -6,10 +6,11 @@ import jsonschema  # type: ignore[import-untyped] # Prefect brings it
 import pytest
 import yaml
 
-from pipelines.config import ExportConfig, load_config, parse_bytes, with_overrides
+from pipelines.config import ExportConfig, load_config, with_overrides
 from pipelines.errors import ConfigError
 from pipelines.plan import plan_export
 from pipelines.sample import sample_config
+from pipelines.values import parse_bytes
 from tests.builders import NOW, event, write_batch
 
 CONFIGS = Path(__file__).parent.parent / "configs"

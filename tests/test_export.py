@@ -18,12 +18,12 @@ import pytest
 import pipelines.accounting
 import pipelines.export
 import pipelines.plan
-from pipelines.config import parse_bytes
 from pipelines.errors import ConfigError
 from pipelines.export import run_export
 from pipelines.layout import parse_part, partition_path
 from pipelines.shard import run_shard
 from pipelines.storage import Store
+from pipelines.values import parse_bytes
 from tests.builders import (
     NOW,
     event,
