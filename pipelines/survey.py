@@ -97,6 +97,9 @@ def survey_source(
     added, unreadable = _read_new(new, config, files, mapping, index if remember else None)
     con.register("indexed", pa.concat_tables([indexed, *added]))
     with engine_errors("looking batches up in the index"):
+        if con.execute(statement("plan_repeated")).fetchall() != [(0,)]:
+            once = "select distinct on (time_key, path, etag, size) * from indexed"
+            con.register("indexed", read_table(con, once))
         con.execute(statement("plan_batches"), key)
         contracts = con.execute(
             "select columns, min(path) from batches group by columns order by min(path)"

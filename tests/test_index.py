@@ -12,6 +12,7 @@ from pipelines.plan import plan_export
 from pipelines.s3_client import Client
 from pipelines.sources import batches as batches_module
 from pipelines.sources import fetch
+from pipelines.sources.index import open_index
 from pipelines.storage import Store
 from pipelines.upkeep import rebuild_index
 from tests.builders import (
@@ -175,6 +176,19 @@ def test_many_small_segments_become_one(file_site):
     assert len(below(file_site, "_meta/batches/")) < 26
     assert len(below(file_site, "_meta/windows/")) < 26
     assert len(read_records(file_site)) == 30
+
+
+def test_batch_that_two_runs_indexed_counts_once(three_days):
+    config = daily(three_days)
+    rebuild_index(config, now=AFTER, rebuild=False)
+    index = open_index(three_days.destination)
+    (segment,) = index.load()
+    index.add(pa.concat_tables([segment.table, segment.table]))
+
+    export(config, now=AFTER)
+
+    assert len(read_records(three_days)) == 3
+    assert [len(manifest.batches) for manifest in read_manifests(three_days)] == [1, 1, 1]
 
 
 def test_other_time_column_is_another_index(three_days, footers):

@@ -3,22 +3,25 @@
 -- creates  batches(ordinal int, path, etag, size, rows, columns, groups, first_us, last_us, undated)
 create temp table batches as
 with
-    known as (
-        -- Runs side by side may have indexed a batch twice, with equal rows.
-        select distinct on (path, etag, size) *
-        from indexed
-        where time_key = $time_key
+    numbered as (
+        -- Before the join, which makes rows wide.
+        select path, etag, size, (row_number() over (order by path) - 1)::integer as ordinal
+        from listed
     )
 select
-    (row_number() over (order by listed.path) - 1)::integer as ordinal,
-    listed.path,
-    listed.etag,
-    listed.size,
-    known.rows,
-    known.columns,
-    known.groups,
-    known.first_us,
-    known.last_us,
-    known.undated
-from listed join known
-    on known.path = listed.path and known.etag = listed.etag and known.size = listed.size
+    numbered.ordinal,
+    numbered.path,
+    numbered.etag,
+    numbered.size,
+    indexed.rows,
+    indexed.columns,
+    indexed.groups,
+    indexed.first_us,
+    indexed.last_us,
+    indexed.undated
+from numbered join indexed
+    on
+        indexed.path = numbered.path
+        and indexed.etag = numbered.etag
+        and indexed.size = numbered.size
+where indexed.time_key = $time_key
