@@ -29,6 +29,7 @@ from pipelines.filters import EventFilter
 from pipelines.layout import DatePath
 from pipelines.storage import open_store
 from pipelines.values import Bytes, Duration, Instant, Lag
+from pipelines.windows import Grid
 
 PayloadKind = Literal["json", "text", "json_or_text", "struct"]
 ExtraField = Literal[
@@ -52,6 +53,7 @@ ExtraField = Literal[
 EventField = Literal[ExtraField, "request", "response", "tags"]
 Compression = Literal["gzip", "zstd", "none"]
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PARTITION_KEY = re.compile(r"date|hour|model|status|tags\..+", re.DOTALL)
 _KEY_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
@@ -177,6 +179,11 @@ class WindowGrid(_Frozen):
     every: Duration
     start: Instant | None = None
     lag: Lag = timedelta(minutes=20)
+
+    @property
+    def grid(self) -> Grid:
+        """Return the grid itself."""
+        return Grid(self.every, self.start or _EPOCH)
 
     @field_validator("start")
     @classmethod

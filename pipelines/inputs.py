@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import duckdb
 import pyarrow as pa
@@ -15,16 +15,13 @@ from pipelines.sources.index import batch_of
 from pipelines.windows import UNDATED, Grid, TimeWindow, Window, microseconds
 from pipelines.work import BatchRange
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _ALL_NUMBER, _UNDATED_NUMBER = -(2**62), -(2**62) + 1  # that no window of a grid has
 
 
 def grid_of(config: ExportConfig) -> Grid | None:
     """Return the export's grid, None for the one fixed window `all`."""
-    if config.window is None:
-        return None
-    return Grid(config.window.every, config.window.start or _EPOCH)
+    return config.window.grid if config.window is not None else None
 
 
 @dataclass(frozen=True, slots=True)

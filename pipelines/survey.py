@@ -89,7 +89,7 @@ def survey_source(
     if first is None:
         return Survey(listed.num_rows, None, tuple(unreadable))
     mapping = resolve_mapping(config.source, first.columns)
-    key = {"time_key": time_key(mapping, config.source)}
+    key = {"time_key": time_key(mapping, config)}
     with engine_errors("looking for new batches"):
         new = read_table(con, statement("plan_new_batches"), key)
     if len(new):
@@ -121,7 +121,7 @@ def _read_new(
 
     Rows are added to the index as they come, so that a crash loses few.
     """
-    key = time_key(mapping, config.source)
+    key = time_key(mapping, config)
     tables: list[pa.Table] = []
     unreadable: list[Batch] = []
     for at in range(0, len(new), _ROWS_AT_ONCE):

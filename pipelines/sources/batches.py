@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,8 +24,9 @@ from pipelines.sources.fields import event_sql
 from pipelines.sources.mapping import EventMapping
 from pipelines.sources.not_utf8 import columns_of_copy
 from pipelines.storage import Store, StoredObject, open_store
-from pipelines.windows import microseconds
+from pipelines.windows import Grid, microseconds
 
+_MICROSECOND = timedelta(microseconds=1)
 _FOOTER_READERS = 16  # footers are small and far away: latency, not bandwidth
 _HIDDEN = re.compile(r"(^|/)[._]")  # as Spark and Hive skip them
 _SUFFIXES = (".parquet", ".parq")
@@ -60,6 +62,8 @@ class Batch:
         first_us, last_us: range of the valid event times in microseconds since 1970, None when
             no event has one.
         undated: events whose time is NULL or outside the source's valid times.
+        windows: numbers of the grid's windows that hold its events; None where each between the
+            first and the last may.
         unreadable: why the footer could not be read; rows and columns are then empty.
     """
 
@@ -72,6 +76,7 @@ class Batch:
     first_us: int | None = None
     last_us: int | None = None
     undated: int = 0
+    windows: tuple[int, ...] | None = None
     unreadable: str = ""
 
     def rows_between(self, start_us: int, end_us: int) -> tuple[int, int]:
@@ -150,8 +155,9 @@ def read_batches(
 ) -> Iterator[Batch]:
     """Yield the batches in the order given, with rows, columns and event-time ranges.
 
-    Times come from the footer, or where a writer left no usable statistics from a scan of the
-    columns that the event time is computed from.
+    Times come from the footer. Where a writer left no usable statistics, or a row group's range
+    spans more windows than those of its first and last event, the columns that the event time is
+    computed from are scanned: one late event must not make all windows since then stale.
 
     Raises:
         ContractError: a batch lacks a needed column, or holds another type there.
@@ -159,6 +165,7 @@ def read_batches(
     """
     low, high = (microseconds(instant) for instant in config.source.valid_times)
     timed = "requested_at" in mapping.fields
+    grid = config.window.grid if config.window is not None else None
 
     def read(entry: StoredObject) -> tuple[Batch, bool]:
         batch = Batch(entry.path, entry.etag, entry.size)
@@ -178,7 +185,7 @@ def read_batches(
         if not timed or not batch.rows:
             return batch, True
         known = _with_footer_times(batch, metadata, sql.time_column, low, high)
-        return (batch, False) if known is None else (known, True)
+        return (batch, False) if known is None else (known, not _spans_windows(known, grid))
 
     with ThreadPoolExecutor(_FOOTER_READERS) as pool:
         for batch, done in pool.map(read, found):
@@ -221,11 +228,24 @@ def _with_footer_times(
     )
 
 
+def _spans_windows(batch: Batch, grid: Grid | None) -> bool:
+    """Whether some row group's range holds a whole window, in which there may be no event."""
+    if grid is None:
+        return False
+    origin, every = microseconds(grid.origin), grid.every // _MICROSECOND
+    return any(
+        (group.last_us - origin) // every - (group.first_us - origin) // every > 1
+        for group in batch.row_groups
+        if group.first_us is not None and group.last_us is not None
+    )
+
+
 def _with_scanned_times(
     config: ExportConfig, store: Store, batch: Batch, mapping: EventMapping
 ) -> Batch:
     """The batch with times from reading the columns that its event time is computed from."""
     low, high = (microseconds(instant) for instant in config.source.valid_times)
+    grid = config.window.grid if config.window is not None else None
     needed = mapping.reads("requested_at", batch.columns.names)
     rows = (0, batch.rows)
     with Spool(store) as spool:
@@ -234,21 +254,24 @@ def _with_scanned_times(
             memory_limit=config.memory_limit, threads=config.threads, readable=spool.readable
         ) as con:
 
-            def scan(file: Path, columns: Columns) -> list[tuple[int | None, int | None, int]]:
+            def scan(file: Path, columns: Columns) -> list[tuple[Any, ...]]:
                 sql = event_sql(mapping, columns, batch=batch.path)
                 query = compose("time_range", requested_at=sql.fields["requested_at"])
                 params = {"batch": str(file), "low_us": low, "high_us": high}
+                params["origin_us"] = microseconds(grid.origin) if grid else 0
+                params["every_us"] = grid.every // _MICROSECOND if grid else high - low
                 with engine_errors(f"reading event times of {batch.path}"):
                     return con.execute(query, params).fetchall()
 
             try:
-                ((first, last, undated),) = scan(local, batch.columns)
+                ((first, last, undated, numbers),) = scan(local, batch.columns)
             except NotUtf8Error:
                 copy, marked = spool.as_bytes(local, rows, needed, needed)
                 columns = columns_of_copy(batch.columns, marked)
-                ((first, last, undated),) = scan(copy, columns)
+                ((first, last, undated, numbers),) = scan(copy, columns)
         spool.check_unchanged(batch.path, batch.etag)
-    return replace(batch, first_us=first, last_us=last, undated=undated)
+    windows = tuple(numbers or ()) if grid else None
+    return replace(batch, first_us=first, last_us=last, undated=undated, windows=windows)
 
 
 def _bytes_of(group: pq.RowGroupMetaData) -> int:

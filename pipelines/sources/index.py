@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.config import Source
+from pipelines.config import ExportConfig
 from pipelines.segments import SegmentCache
 from pipelines.sources.batches import Batch, RowGroup
 from pipelines.sources.columns import Column, Columns
@@ -17,7 +17,7 @@ from pipelines.storage import Store
 from pipelines.windows import microseconds
 
 FOLDER = "_meta/batches"
-_VERSION = 2  # changes when the same footer would give another row
+_VERSION = 3  # changes when the same footer would give another row
 _GROUP = pa.struct(
     {"rows": pa.int64(), "bytes": pa.int64(), "first_us": pa.int64(), "last_us": pa.int64()}
 )
@@ -33,6 +33,7 @@ SCHEMA = pa.schema(
         "first_us": pa.int64(),
         "last_us": pa.int64(),
         "undated": pa.int64(),
+        "windows": pa.list_(pa.int64()),
     },
     metadata={"version": str(_VERSION)},
 )
@@ -43,13 +44,15 @@ def open_index(store: Store) -> SegmentCache:
     return SegmentCache(store, FOLDER, SCHEMA)
 
 
-def time_key(mapping: EventMapping, source: Source) -> str:
-    """Return a digest of all that decides a batch's event times, besides the batch."""
+def time_key(mapping: EventMapping, config: ExportConfig) -> str:
+    """Return a digest of all that decides a batch's event times and windows, besides the batch."""
     field = mapping.fields.get("requested_at")
+    grid = config.window.grid if config.window is not None else None
     meaning = {
         "version": _VERSION,
         "requested_at": None if field is None else field.model_dump(),
-        "valid_times": [microseconds(instant) for instant in source.valid_times],
+        "valid_times": [microseconds(instant) for instant in config.source.valid_times],
+        "grid": None if grid is None else [str(grid.every), grid.origin.isoformat()],
     }
     return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -77,6 +80,7 @@ def index_rows(batches: Iterable[Batch], key: str) -> pa.Table:
                 "first_us": batch.first_us,
                 "last_us": batch.last_us,
                 "undated": batch.undated,
+                "windows": None if batch.windows is None else list(batch.windows),
             }
             for batch in batches
         ],
@@ -99,6 +103,7 @@ def batch_of(row: Mapping[str, Any]) -> Batch:
         first_us=row["first_us"],
         last_us=row["last_us"],
         undated=row["undated"],
+        windows=None if row["windows"] is None else tuple(row["windows"]),
     )
 
 

@@ -1,6 +1,7 @@
 -- plan_batches: the listed batches that the index knows, numbered by path.
 -- params   $time_key varchar
--- creates  batches(ordinal int, path, etag, size, rows, columns, groups, first_us, last_us, undated)
+-- creates  batches(ordinal int, path, etag, size, rows, columns, groups, first_us, last_us, undated,
+--          windows)
 create temp table batches as
 with
     numbered as (
@@ -18,7 +19,8 @@ select
     indexed.groups,
     indexed.first_us,
     indexed.last_us,
-    indexed.undated
+    indexed.undated,
+    indexed.windows
 from numbered join indexed
     on
         indexed.path = numbered.path

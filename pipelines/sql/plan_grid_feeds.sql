@@ -4,7 +4,7 @@
 insert into feeds
 with
     row_groups as (
-        select ordinal, first_us, last_us, unnest(groups) as g
+        select ordinal, first_us, last_us, windows, unnest(groups) as g
         from batches
         where first_us is not null
     ),
@@ -12,6 +12,7 @@ with
         -- A row group whose times are not known may hold any of its batch's.
         select
             ordinal,
+            windows,
             g.rows as rows,
             g.bytes as bytes,
             floor_div(coalesce(g.first_us, first_us) - $origin_us, $every_us) as first_number,
@@ -22,6 +23,14 @@ with
     fed as (
         select unnest(range(first_number, last_number + 1)) as number, ordinal, rows, bytes
         from spans
+        where windows is null
+        union all
+        select number, ordinal, rows, bytes
+        from (
+            select unnest(windows) as number, ordinal, rows, bytes, first_number, last_number
+            from spans
+        )
+        where number between first_number and last_number
     )
 select number, ordinal, sum(rows)::bigint as rows, sum(bytes)::bigint as bytes
 from fed
