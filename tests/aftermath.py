@@ -243,10 +243,26 @@ def _differences(
             paths, others = getattr(one, what), getattr(other, what)
             if list(paths) != list(others):
                 yield f"{window}: other names of {what}: {sorted(paths.keys() ^ others.keys())}"
-            elif paths != others:
-                yield f"{window}: other bytes of {what}"
+                continue
+            for path in paths:
+                if paths[path] != others[path]:
+                    yield f"{path}: {_how(path, paths[path], others[path])}"
         if (one.ledger, one.batches) != (other.ledger, other.batches):
             yield f"{window}: another ledger, {one.ledger.as_text()}"
+
+
+def _how(path: str, data: bytes, other: bytes) -> str:
+    """In what way two parts of one name differ."""
+    lines, others = whole_lines(path, data), whole_lines(path, other)
+    if lines == others:
+        what = "the same lines, compressed to other bytes"
+    elif Counter(lines) == Counter(others):
+        what = "the same lines in another order"
+    else:
+        what = "other lines"
+    pairs = enumerate(zip(data, other, strict=False))
+    first = next((at for at, (one, two) in pairs if one != two), min(len(data), len(other)))
+    return f"{what}: {len(data)} bytes, not {len(other)}; the first that differs is {first}"
 
 
 def list_strays(site: Any, config: ExportConfig, scratch: Path) -> Iterator[str]:

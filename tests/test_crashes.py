@@ -155,4 +155,5 @@ def test_run_after_a_kill_finishes_the_work(kind, point, open_once, monkeypatch)
 
     arena.verdicts[point] = verdict = killed + finished
     assert [window.error for window in summary.failed] == []
+    assert not verdict.problems, "\n".join(verdict.problems)
     assert verdict == Verdict()
