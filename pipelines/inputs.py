@@ -106,7 +106,8 @@ def find_inputs(con: duckdb.DuckDBPyConnection, grid: Grid | None) -> Inputs:
             whole = {"number": _ALL_NUMBER, "undated": False}
             con.execute(statement("plan_fixed_feeds"), whole)
         con.execute(statement("plan_fixed_feeds"), {"number": _UNDATED_NUMBER, "undated": True})
-        batches = read_table(con, "select * from batches order by ordinal")
+        # In one piece: taking a window's rows from many would copy them all, window after window.
+        batches = read_table(con, "select * from batches order by ordinal").combine_chunks()
         ordinals = read_table(con, "select ordinal from feeds order by number, ordinal")
         windows: dict[int, WindowInput] = {}
         first = 0

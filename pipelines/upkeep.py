@@ -79,9 +79,9 @@ def check_export(config: ExportConfig, *, now: datetime) -> Iterator[Finding]:
 def _check_fields(config: ExportConfig, mapping: EventMapping, batch: Batch) -> Iterator[Finding]:
     """Which fields the first batch has a column for, and whether its path has the date."""
     columns = set(batch.columns.names)
-    read = {name: mapping.reads(name, batch.columns.names) for name in sorted(mapping.fields)}
-    found = [name for name in read if read[name] <= columns]
-    absent = [name for name in read if not read[name] <= columns]
+    mapped = {name: field.column for name, field in sorted(mapping.fields.items())}
+    absent = [name for name, column in mapped.items() if column and column not in columns]
+    found = sorted({*mapped, *mapping.derived}.difference(absent))
     yield Finding("mapping", ok=True, seen=mapping.origin)
     yield Finding("fields", ok=True, seen=", ".join(found))
     if absent:
