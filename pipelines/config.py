@@ -76,7 +76,7 @@ class FieldMapping(_Frozen):
         column: name of the batch's column.
         expression: SQL expression over the batch's columns, instead of `column`.
         kind: how a payload is stored; only `request` and `response` have one.
-        optional: a batch without the column gives NULL instead of a ContractError.
+        optional: a batch without the column reads it as NULL, instead of a ContractError.
     """
 
     model_config = ConfigDict(json_schema_extra=_or_text)
