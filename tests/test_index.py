@@ -191,6 +191,17 @@ def test_batch_that_two_runs_indexed_counts_once(three_days):
     assert [len(manifest.batches) for manifest in read_manifests(three_days)] == [1, 1, 1]
 
 
+def test_unreadable_batches_among_the_others_shift_no_inputs(site):
+    for number in range(3):
+        site.put(f"{number}-a.parquet", b"no parquet")
+        site.put(f"{number}-b.parquet", at(NOON + number * DAY))
+
+    export(daily(site, source={"on_unreadable_batch": "skip"}), now=AFTER)
+
+    read = [[b.path for b in m.batches if not b.unreadable] for m in read_manifests(site)]
+    assert read == [["0-b.parquet"], ["1-b.parquet"], ["2-b.parquet"]]
+
+
 def test_other_time_column_is_another_index(three_days, footers):
     export(daily(three_days), now=AFTER)
     footers.clear()

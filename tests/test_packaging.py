@@ -39,7 +39,8 @@ def names(wheel):
 
 
 def list_tree(pattern):
-    return {path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern) if path.is_file()}
+    found = (path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern) if path.is_file())
+    return {path for path in found if "__pycache__" not in path}
 
 
 @pytest.mark.parametrize(

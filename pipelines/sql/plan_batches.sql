@@ -5,9 +5,22 @@
 create temp table batches as
 with
     numbered as (
-        -- Before the join, which makes rows wide.
-        select path, etag, size, (row_number() over (order by path) - 1)::integer as ordinal
+        -- Before the join, which makes rows wide; numbers are places in the table, without gaps.
+        select
+            listed.path,
+            listed.etag,
+            listed.size,
+            (row_number() over (order by listed.path) - 1)::integer as ordinal
         from listed
+        where exists (
+            select 1
+            from indexed
+            where
+                indexed.path = listed.path
+                and indexed.etag = listed.etag
+                and indexed.size = listed.size
+                and indexed.time_key = $time_key
+        )
     )
 select
     numbered.ordinal,
