@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 LOCK_BIN := build/lock/bin
+# Processes that share the tests; much of a test is waiting for servers and other processes.
+WORKERS ?= 3
 
 # Prefect keeps to itself: its state stays in this folder, it calls nobody, and it talks to no
 # server that the shell happens to point at.
@@ -45,7 +47,7 @@ check: $(STAMP) ## lint, format, types and import rules
 	$(BIN)/lint-imports
 
 test: check ## check, then all tests with branch coverage
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --cov --cov-report=term
 
 soak: $(STAMP) ## kill 200 exports at random and count what that cost
 	$(BIN)/python -m tests.soak --kills 200

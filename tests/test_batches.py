@@ -108,11 +108,11 @@ def test_unreadable_batch_that_comes_late_fails_the_run(site):
     assert len(read_records(site)) == 1
 
 
-def test_unreadable_batch_of_the_first_day_is_not_passed_over(file_site):
-    file_site.put("date=2024-06-01/a.parquet", b"no parquet at all")
-    file_site.put("date=2024-06-02/a.parquet", at(NOON + timedelta(days=1)))
+def test_unreadable_batch_of_the_first_day_is_not_passed_over(site):
+    site.put("date=2024-06-01/a.parquet", b"no parquet at all")
+    site.put("date=2024-06-02/a.parquet", at(NOON + timedelta(days=1)))
 
-    summary = run_export(make_config(file_site, window={"every": "1d"}, source=DATED), now=AFTER)
+    summary = run_export(make_config(site, window={"every": "1d"}, source=DATED), now=AFTER)
 
     assert [window.window for window in summary.failed] == [DAY_1]
 
@@ -143,15 +143,15 @@ def test_skipped_batch_is_recorded_and_exported_once_readable(site):
     assert len(read_records(site)) == 2
 
 
-def test_pages_that_are_damaged_fail_the_window(file_site):
+def test_pages_that_are_damaged_fail_the_window(site):
     data = bytearray(at(*[NOON] * 50))
     data[4:400] = bytes(396)
-    file_site.put("a.parquet", bytes(data))
+    site.put("a.parquet", bytes(data))
 
-    summary = run_export(make_config(file_site), now=NOW)
+    summary = run_export(make_config(site), now=NOW)
 
     assert "a.parquet" in summary.failed[0].error
-    assert read_manifests(file_site) == []
+    assert read_manifests(site) == []
 
 
 def test_absent_optional_column_is_null(site):

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
+from fsspec.core import url_to_fs
 
 import pipelines.accounting
 import pipelines.export
@@ -250,14 +251,14 @@ def test_force_writes_the_same_parts_again(site):
     assert [manifest.generation for manifest in read_manifests(site)] == [2, 2]
 
 
-def test_progress_counts_events_and_bytes(file_site):
-    put_two_days(file_site)
+def test_progress_counts_events_and_bytes(site):
+    put_two_days(site)
     seen = []
 
-    export(two_days_config(file_site), now=AFTER, progress=lambda *counts: seen.append(counts))
+    export(two_days_config(site), now=AFTER, progress=lambda *counts: seen.append(counts))
 
     assert sum(events for events, _ in seen) == 5
-    assert sum(size for _, size in seen) == sum(len(r) + 1 for r in read_records(file_site))
+    assert sum(size for _, size in seen) == sum(len(r) + 1 for r in read_records(site))
 
 
 def test_newest_copy_of_an_id_wins_across_batches(site):
@@ -318,14 +319,14 @@ def test_newer_copy_that_a_filter_drops_keeps_the_older_out(site):
     assert (ledger.exported, ledger.superseded, ledger.filtered) == (0, 1, 1)
 
 
-def test_updated_at_decides_where_a_batch_has_no_received_at(file_site):
+def test_updated_at_decides_where_a_batch_has_no_received_at(site):
     schema = schema_with(received_at=None, updated_at=pa.timestamp("us", tz="UTC"))
     rows = [call("new", id="x", updated_at=AFTER), call("old", id="x", updated_at=NOON)]
-    file_site.put("a.parquet", write_batch(rows, schema))
+    site.put("a.parquet", write_batch(rows, schema))
 
-    export(make_config(file_site))
+    export(make_config(site))
 
-    assert names(file_site) == ["new"]
+    assert names(site) == ["new"]
 
 
 @pytest.mark.parametrize(
@@ -358,14 +359,14 @@ def test_reject_is_never_the_first_copy(site):
     assert (ledger.exported, ledger.duplicate, ledger.rejected) == (1, 0, 1)
 
 
-def test_superseded_event_is_never_the_first_copy(file_site):
+def test_superseded_event_is_never_the_first_copy(site):
     same = {"request": '{"name":"same"}'}
     newer = call("n", id="x", received_at=AFTER)
-    file_site.put("a.parquet", write_batch([call("o", id="x", **same), newer, call("b", **same)]))
+    site.put("a.parquet", write_batch([call("o", id="x", **same), newer, call("b", **same)]))
 
-    export(make_config(file_site, remove_duplicates="input"))
+    export(make_config(site, remove_duplicates="input"))
 
-    assert names(file_site) == ["n", "same"]
+    assert names(site) == ["n", "same"]
 
 
 def test_sample_keeps_the_same_events_whatever_their_batches(site):
@@ -384,23 +385,23 @@ def test_sample_keeps_the_same_events_whatever_their_batches(site):
     assert read_manifest(site).ledger.sampled_out == 200 - len(first)
 
 
-def test_sample_of_another_seed_keeps_other_events(file_site):
-    file_site.put("a.parquet", write_batch([call(f"e{number}") for number in range(200)]))
-    export(make_config(file_site, sample={"fraction": 0.3, "seed": 7}))
-    first = names(file_site)
+def test_sample_of_another_seed_keeps_other_events(site):
+    site.put("a.parquet", write_batch([call(f"e{number}") for number in range(200)]))
+    export(make_config(site, sample={"fraction": 0.3, "seed": 7}))
+    first = names(site)
 
-    export(make_config(file_site, sample={"fraction": 0.3, "seed": 8}))
+    export(make_config(site, sample={"fraction": 0.3, "seed": 8}))
 
-    assert names(file_site) != first
+    assert names(site) != first
 
 
-def test_sample_without_a_mapped_id_is_refused(file_site):
-    file_site.put("a.parquet", write_batch([call("a")]))
+def test_sample_without_a_mapped_id_is_refused(site):
+    site.put("a.parquet", write_batch([call("a")]))
     mapping = {"request": {"column": "request"}, "response": {"column": "response"}}
     source = {"preset": None, "mapping": mapping}
 
     with pytest.raises(ConfigError, match="sample: the source maps no field 'id'"):
-        export(make_config(file_site, source=source, sample={"fraction": 0.3}))
+        export(make_config(site, source=source, sample={"fraction": 0.3}))
 
 
 def test_exclude_errors_counts_a_missing_status_as_an_error(site):
@@ -433,13 +434,13 @@ def test_order_by_sorts_a_partition_across_its_parts(site, direction):
     assert names(site) == sorted(names(site), reverse=direction == "desc")
 
 
-def test_order_by_breaks_ties_by_batch_and_row(file_site):
-    file_site.put("a.parquet", write_batch([call("a1"), call("a2")]))
-    file_site.put("b.parquet", write_batch([call("b1"), call("early", NOON - timedelta(hours=1))]))
+def test_order_by_breaks_ties_by_batch_and_row(site):
+    site.put("a.parquet", write_batch([call("a1"), call("a2")]))
+    site.put("b.parquet", write_batch([call("b1"), call("early", NOON - timedelta(hours=1))]))
 
-    export(make_config(file_site, order_by="requested_at desc"))
+    export(make_config(site, order_by="requested_at desc"))
 
-    assert names(file_site) == ["a1", "a2", "b1", "early"]
+    assert names(site) == ["a1", "a2", "b1", "early"]
 
 
 def test_too_many_partitions_fail_their_window_alone(site):
@@ -469,7 +470,7 @@ def test_partition_value_that_is_too_long_fails_its_window_alone(site):
     assert "secret" not in summary.windows[0].error
 
 
-def test_values_of_many_keys_lead_to_their_own_partition(file_site):
+def test_values_of_many_keys_lead_to_their_own_partition(site):
     keys = "abcdefghijkl"
     rows = [
         call(
@@ -477,14 +478,14 @@ def test_values_of_many_keys_lead_to_their_own_partition(file_site):
         )
         for n in range(101)  # 101 ** 11 is more than 64 bits tell apart
     ]
-    file_site.put("a.parquet", write_batch(rows))
+    site.put("a.parquet", write_batch(rows))
 
-    export(make_config(file_site, partition_by=[f"tags.{key}" for key in keys]))
+    export(make_config(site, partition_by=[f"tags.{key}" for key in keys]))
 
     found = {
         json.loads(line)["input"]["name"]: part.partition
-        for part in read_manifest(file_site).parts
-        for line in split_lines(unpack(part.path, part_bytes(file_site)[part.path]))
+        for part in read_manifest(site).parts
+        for line in split_lines(unpack(part.path, part_bytes(site)[part.path]))
     }
     assert found == {
         row["id"]: "/".join(f"tags.{key}={value}" for key, value in json.loads(row["tags"]).items())
@@ -516,11 +517,11 @@ def export_on_threads(site, threads, **changes):
     return written_bytes(site, f"-{threads}")
 
 
-def test_values_that_share_a_partition_stay_in_batch_order_on_any_threads(file_site):
-    put_long(file_site, model=lambda n: (None, "", "__HIVE_DEFAULT_PARTITION__")[n * 7 % 3])
+def test_values_that_share_a_partition_stay_in_batch_order_on_any_threads(site):
+    put_long(site, model=lambda n: (None, "", "__HIVE_DEFAULT_PARTITION__")[n * 7 % 3])
 
     found = [
-        export_on_threads(file_site, threads, partition_by=["model"], target_part_bytes=900_000)
+        export_on_threads(site, threads, partition_by=["model"], target_part_bytes=900_000)
         for threads in (1, 2, 4)
     ]
 
@@ -533,10 +534,10 @@ def test_values_that_share_a_partition_stay_in_batch_order_on_any_threads(file_s
     assert kept == sorted(kept)
 
 
-def test_rejects_of_several_reasons_are_in_batch_order_on_any_threads(file_site):
-    put_long(file_site, response=lambda n: "{bad" if n % 2 else "{}", tags=lambda n: "[{"[n % 2])
+def test_rejects_of_several_reasons_are_in_batch_order_on_any_threads(site):
+    put_long(site, response=lambda n: "{bad" if n % 2 else "{}", tags=lambda n: "[{"[n % 2])
 
-    found = [export_on_threads(file_site, threads) for threads in (1, 2, 4)]
+    found = [export_on_threads(site, threads) for threads in (1, 2, 4)]
 
     assert found[0] == found[1] == found[2]
     ((path, data),) = found[0].items()
@@ -546,21 +547,21 @@ def test_rejects_of_several_reasons_are_in_batch_order_on_any_threads(file_site)
     assert len({reject["reason"] for reject in rejects}) == 2
 
 
-def test_partitions_that_differ_in_case_alone_have_the_same_names_on_any_threads(file_site):
-    put_long(file_site, model=lambda n: "GPT" if n * 7 % 3 else "gpt")
+def test_partitions_that_differ_in_case_alone_have_the_same_names_on_any_threads(site):
+    put_long(site, model=lambda n: "GPT" if n * 7 % 3 else "gpt")
     changes = {"partition_by": ["model"], "target_part_bytes": 300_000}
 
-    found = [export_on_threads(file_site, threads, **changes) for threads in (1, 2, 4)]
+    found = [export_on_threads(site, threads, **changes) for threads in (1, 2, 4)]
 
     assert found[0] == found[1] == found[2]
     assert all(parse_part(path) for path in found[0])
     assert len({path.rpartition("/")[2] for path in found[0]}) == len(found[0]) > 20
 
 
-def test_as_many_partitions_as_allowed_are_written(file_site):
-    file_site.put("a.parquet", write_batch([call(f"e{n}", model=f"m{n}") for n in range(10)]))
+def test_as_many_partitions_as_allowed_are_written(site):
+    site.put("a.parquet", write_batch([call(f"e{n}", model=f"m{n}") for n in range(10)]))
 
-    summary = export(make_config(file_site, partition_by=["model"], max_partitions=10))
+    summary = export(make_config(site, partition_by=["model"], max_partitions=10))
 
     assert summary.windows[0].partitions == 10
 
@@ -594,28 +595,28 @@ def test_rejects_within_the_ratio_are_committed_with_their_place(site):
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
-def test_threads_do_not_alter_bytes(file_site, compression):
-    put_many(file_site)
+def test_threads_do_not_alter_bytes(site, compression):
+    put_many(site)
     found = []
 
     for threads in (1, 2, 4):
-        config = many_config(file_site, f"-{threads}", compression=compression, threads=threads)
+        config = many_config(site, f"-{threads}", compression=compression, threads=threads)
         export(config)
-        found.append(written_bytes(file_site, f"-{threads}"))
+        found.append(written_bytes(site, f"-{threads}"))
 
     assert found[0] == found[1] == found[2]
     assert len(found[0]) > 30
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
-def test_shards_in_pools_write_what_they_write_alone(file_site, monkeypatch, threads):
+def test_shards_in_pools_write_what_they_write_alone(site, monkeypatch, threads):
     monkeypatch.setattr(pipelines.plan, "SHARD_BYTES", 40_000)
-    put_many(file_site)
-    alone = export(many_config(file_site, "-alone"))
+    put_many(site)
+    alone = export(many_config(site, "-alone"))
     with ThreadPoolExecutor(threads) as pool:
-        export(many_config(file_site, "-pool", threads=threads), executor=pool)
+        export(many_config(site, "-pool", threads=threads), executor=pool)
 
-    assert written_bytes(file_site, "-alone") == written_bytes(file_site, "-pool")
+    assert written_bytes(site, "-alone") == written_bytes(site, "-pool")
     shards = {Path(url).name.split("-")[2] for url in alone.data_files}
     assert len(shards) > 1
 
@@ -630,34 +631,34 @@ def test_shards_in_processes_write_what_they_write_alone(s3_site, monkeypatch):
     assert written_bytes(s3_site, "-alone") == written_bytes(s3_site, "-pool")
 
 
-def test_shard_cut_alters_no_record(file_site, monkeypatch):
-    put_many(file_site)
-    whole = many_config(file_site, partition_by=[])
+def test_shard_cut_alters_no_record(site, monkeypatch):
+    put_many(site)
+    whole = many_config(site, partition_by=[])
     export(whole)
-    before, ledger = read_records(file_site), read_manifest(file_site, DAY_1).ledger
+    before, ledger = read_records(site), read_manifest(site, DAY_1).ledger
     monkeypatch.setattr(pipelines.plan, "SHARD_BYTES", 5_000)
 
     export(whole, force=True)
 
-    assert read_records(file_site) == before
-    assert read_manifest(file_site, DAY_1).ledger == ledger
+    assert read_records(site) == before
+    assert read_manifest(site, DAY_1).ledger == ledger
 
 
-def test_order_by_is_one_order_whatever_the_shard_size(file_site, monkeypatch):
+def test_order_by_is_one_order_whatever_the_shard_size(site, monkeypatch):
     monkeypatch.setattr(pipelines.plan, "SHARD_BYTES", 5_000)
-    put_many(file_site)
+    put_many(site)
 
     export(
         many_config(
-            file_site, partition_by=[], order_by="requested_at asc", extra_fields=["requested_at"]
+            site, partition_by=[], order_by="requested_at asc", extra_fields=["requested_at"]
         )
     )
 
-    times = [json.loads(line)["requested_at"] for line in read_records(file_site)]
+    times = [json.loads(line)["requested_at"] for line in read_records(site)]
     assert times == sorted(times)
 
 
-def test_text_that_is_not_utf8_does_not_alter_names_with_threads(file_site):
+def test_text_that_is_not_utf8_does_not_alter_names_with_threads(site):
     from tests.builders import unchecked_text, write_table  # noqa: PLC0415 - this test alone
 
     rows = 10_000
@@ -672,14 +673,14 @@ def test_text_that_is_not_utf8_does_not_alter_names_with_threads(file_site):
             "response": unchecked_text([b"{}"] * rows),
         }
     )
-    file_site.put("a.parquet", write_table(table, row_group_size=2500))
+    site.put("a.parquet", write_table(table, row_group_size=2500))
     found = []
 
     for threads in (1, 2, 4):
         changes = {"partition_by": ["model", "status"], "threads": threads, "window": None}
-        config = many_config(file_site, f"-{threads}", filters=[], exclude_errors=False, **changes)
+        config = many_config(site, f"-{threads}", filters=[], exclude_errors=False, **changes)
         export(config)
-        found.append(written_bytes(file_site, f"-{threads}"))
+        found.append(written_bytes(site, f"-{threads}"))
 
     assert found[0] == found[1] == found[2]
 
@@ -688,22 +689,28 @@ NASTY = ["plain", "with space", "ünïcode ✓", "100%", "a/b", "k=v", "..", "'q
 
 
 @pytest.fixture
-def nasty_site(file_site):
-    file_site.put("a.parquet", write_batch([call(f"e{n}", model=m) for n, m in enumerate(NASTY)]))
-    return file_site
+def nasty_site(site):
+    site.put("a.parquet", write_batch([call(f"e{n}", model=m) for n, m in enumerate(NASTY)]))
+    return site
 
 
-def data_folder(site):
-    return Path(site.destination_url.removeprefix("file://")) / "data"
+def data_of(site):
+    """How a reader gets at `data/`: a file system, and the path there."""
+    return url_to_fs(f"{site.destination_url}/data", **site.storage_options)
 
 
 def test_duckdb_reads_partition_values_back(nasty_site):
     export(make_config(nasty_site, partition_by=["model"]))
 
-    found = duckdb.execute(
-        "select model from read_json($files, hive_partitioning = true)",
-        {"files": f"{data_folder(nasty_site)}/**/*.jsonl.gz"},
-    ).fetchall()
+    fs, path = data_of(nasty_site)
+    scheme = nasty_site.kind
+    with duckdb.connect() as con:
+        if scheme == "s3":
+            con.register_filesystem(fs)
+        found = con.execute(
+            "select model from read_json($files, hive_partitioning = true)",
+            {"files": f"{scheme}://{path}/**/*.jsonl.gz"},
+        ).fetchall()
 
     assert {model for (model,) in found} == set(NASTY)
 
@@ -713,17 +720,20 @@ def test_pyarrow_reads_partition_values_back(nasty_site, compression):
     export(make_config(nasty_site, partition_by=["model"], compression=compression))
 
     partitioning = ds.partitioning(pa.schema({"model": pa.string()}), flavor="hive")
-    found = ds.dataset(data_folder(nasty_site), format="json", partitioning=partitioning)
+    fs, path = data_of(nasty_site)
+    found = ds.dataset(path, format="json", partitioning=partitioning, filesystem=fs)
 
     assert set(found.to_table(columns=["model"]).column("model").to_pylist()) == set(NASTY)
 
 
-def test_pandas_reads_lines(nasty_site):
-    export(make_config(nasty_site, partition_by=["model"]))
+def test_pandas_reads_the_files_that_an_export_names(nasty_site):
+    committed = export(make_config(nasty_site, partition_by=["model"]))
 
-    frames = [pd.read_json(url, lines=True) for url in data_folder(nasty_site).rglob("*.gz")]
-
-    found = pd.concat(frames)
+    options = nasty_site.storage_options or None
+    found = pd.concat(
+        pd.read_json(url.removeprefix("file://"), lines=True, storage_options=options)
+        for url in committed.data_files
+    )
     assert list(found.columns) == ["input", "output", "tags"]
     assert len(found) == len(NASTY)
 
@@ -891,20 +901,20 @@ def test_run_that_writes_nothing_claims_no_destination(site):
     assert site.paths() == []
 
 
-def test_extra_fields_follow_the_three_keys_in_order(file_site):
-    file_site.put("a.parquet", write_batch([call("a")]))
+def test_extra_fields_follow_the_three_keys_in_order(site):
+    site.put("a.parquet", write_batch([call("a")]))
 
-    export(make_config(file_site, extra_fields=["id", "requested_at", "status_code"]))
+    export(make_config(site, extra_fields=["id", "requested_at", "status_code"]))
 
-    record = json.loads(read_records(file_site)[0])
+    record = json.loads(read_records(site)[0])
     assert list(record) == ["input", "output", "tags", "id", "requested_at", "status_code"]
     assert record["requested_at"] == "2024-06-01T12:00:00.000000Z"
 
 
-def test_rejects_are_gzip_whatever_the_compression(file_site):
-    file_site.put("a.parquet", write_batch([call("a"), call("b", response="{")]))
+def test_rejects_are_gzip_whatever_the_compression(site):
+    site.put("a.parquet", write_batch([call("a"), call("b", response="{")]))
 
-    export(make_config(file_site, compression="none", max_reject_ratio=1))
+    export(make_config(site, compression="none", max_reject_ratio=1))
 
-    (rejects,) = read_manifest(file_site).rejects
-    assert gzip.decompress(file_site.destination.read_bytes(rejects.path)).count(b"\n") == 1
+    (rejects,) = read_manifest(site).rejects
+    assert gzip.decompress(site.destination.read_bytes(rejects.path)).count(b"\n") == 1

@@ -161,24 +161,24 @@ def rejected_at(site, reason):
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary()], ids=str)
-def test_a_json_payload_is_copied_byte_for_byte_or_rejected(file_site, kind):
+def test_a_json_payload_is_copied_byte_for_byte_or_rejected(site, kind):
     rows = [{"request": case.text} for case in CASES]
 
-    lines = lines_of(file_site, events(rows), schema=schema_with(request=kind), compression="none")
+    lines = lines_of(site, events(rows), schema=schema_with(request=kind), compression="none")
 
     good = [one_line(case.text) for case in CASES if case.is_strict]
     tail = b',"output":' + EVENT["response"].encode() + b',"tags":' + TAGS + b"}"
     assert lines == [b'{"input":' + text + tail for text in good]
     assert all(is_json(line) for line in lines)
-    raw = rejected_at(file_site, "request_not_json")
+    raw = rejected_at(site, "request_not_json")
     bad = {row: case.text for row, case in enumerate(CASES) if not case.is_strict}
     assert {row: payload["request"] for row, payload in raw.items()} == bad
 
 
-def test_a_json_or_text_payload_that_starts_like_json_is_never_quietly_a_string(file_site):
+def test_a_json_or_text_payload_that_starts_like_json_is_never_quietly_a_string(site):
     rows = [{"response": case.text} for case in CASES]
 
-    lines = lines_of(file_site, events(rows), compression="none")
+    lines = lines_of(site, events(rows), compression="none")
 
     kept = [case for case in CASES if case.is_strict or case.name in PLAIN]
     head = b'{"input":' + EVENT["request"].encode() + b',"output":'
@@ -187,16 +187,16 @@ def test_a_json_or_text_payload_that_starts_like_json_is_never_quietly_a_string(
             assert line == head + one_line(case.text) + b',"tags":' + TAGS + b"}", case.name
         else:
             assert json.loads(line)["output"] == case.text, case.name
-    raw = rejected_at(file_site, "response_not_json")
+    raw = rejected_at(site, "response_not_json")
     bad = {row: case.text for row, case in enumerate(CASES) if case not in kept}
     assert {row: payload["response"] for row, payload in raw.items()} == bad
 
 
-def test_a_text_payload_holds_any_text_of_the_corpus(file_site):
+def test_a_text_payload_holds_any_text_of_the_corpus(site):
     mapping = {"response": {"column": "response", "kind": "text"}}
 
     lines = lines_of(
-        file_site,
+        site,
         events({"response": case.text} for case in CASES),
         source={"mapping": mapping},
         compression="none",
@@ -220,11 +220,11 @@ def test_a_text_payload_holds_any_text_of_the_corpus(file_site):
         pytest.param("{", "malformed or truncated JSON", id="truncated"),
     ],
 )
-def test_the_detail_of_a_reject_says_what_is_wrong(file_site, text, detail):
-    lines = lines_of(file_site, [event(request=text)])
+def test_the_detail_of_a_reject_says_what_is_wrong(site, text, detail):
+    lines = lines_of(site, [event(request=text)])
 
     assert lines == []
-    assert [reject["detail"] for reject in read_rejects(file_site)] == [detail]
+    assert [reject["detail"] for reject in read_rejects(site)] == [detail]
 
 
 def test_too_many_rejects_fail_the_run_and_commit_nothing(site):
@@ -253,14 +253,14 @@ def as_reject(data):
 
 
 @pytest.mark.parametrize("column", ["request", "response"])
-def test_binary_payloads_that_are_not_utf8_are_rejects_kept_as_base64(file_site, column):
+def test_binary_payloads_that_are_not_utf8_are_rejects_kept_as_base64(site, column):
     texts = [EVENT[column].encode(), *BAD_BYTES, EVENT[column].encode(), None]
     rows = events({column: text} for text in texts)
 
-    lines = lines_of(file_site, rows, schema=schema_with(**{column: pa.binary()}))
+    lines = lines_of(site, rows, schema=schema_with(**{column: pa.binary()}))
 
     assert len(lines) == 3
-    raw = rejected_at(file_site, f"{column}_not_json")
+    raw = rejected_at(site, f"{column}_not_json")
     assert {row: found[column] for row, found in raw.items()} == {
         row: as_reject(data) for row, data in enumerate(texts) if data in BAD_BYTES
     }
@@ -268,7 +268,7 @@ def test_binary_payloads_that_are_not_utf8_are_rejects_kept_as_base64(file_site,
 
 @pytest.mark.parametrize("column", ["request", "response", "tags", "model", "id", "error_message"])
 @pytest.mark.parametrize("changes", [{}, {"order_by": "requested_at"}], ids=["as-read", "ordered"])
-def test_text_columns_that_are_not_utf8_lose_and_double_nothing(file_site, column, changes):
+def test_text_columns_that_are_not_utf8_lose_and_double_nothing(site, column, changes):
     chance = random.Random(7)  # noqa: S311 - a choice of rows, no secret
     rows, expected, batches = [], [], 5
     for batch in range(batches):
@@ -291,17 +291,17 @@ def test_text_columns_that_are_not_utf8_lose_and_double_nothing(file_site, colum
         table = pa.Table.from_pylist(own, SCHEMA)
         place = SCHEMA.get_field_index(column)
         table = table.set_column(place, SCHEMA.field(column), unchecked_text(values))
-        file_site.put(f"{batch}.parquet", write_table(table, row_group_size=700))
+        site.put(f"{batch}.parquet", write_table(table, row_group_size=700))
         rows += [f"{batch}-{n}" for n in range(count)]
 
-    export(make_config(file_site, max_reject_ratio=1, **changes))
+    export(make_config(site, max_reject_ratio=1, **changes))
 
-    seen = [json.loads(line)["input"]["row"] for line in read_records(file_site)]
+    seen = [json.loads(line)["input"]["row"] for line in read_records(site)]
     assert sorted(seen) == sorted(expected)
     if not changes:
         assert seen == expected
-    rejects = read_rejects(file_site)
-    ledger = read_manifest(file_site).ledger
+    rejects = read_rejects(site)
+    ledger = read_manifest(site).ledger
     assert (ledger.read, ledger.exported) == (len(rows), len(expected))
     assert ledger.rejected == len(rejects) == len(rows) - len(expected)
     names = [f"{reject['batch'].removesuffix('.parquet')}-{reject['row']}" for reject in rejects]
@@ -309,20 +309,20 @@ def test_text_columns_that_are_not_utf8_lose_and_double_nothing(file_site, colum
     assert all(set(reject["raw"][column]) == {"base64"} for reject in rejects)
 
 
-def test_lines_handed_out_before_bad_bytes_are_found_come_once(file_site):
+def test_lines_handed_out_before_bad_bytes_are_found_come_once(site):
     count = 20_000
     rows = events({"request": f"[{number}]"} for number in range(count))
     table = pa.Table.from_pylist(rows, SCHEMA)
     values = [b'"x"'] * (count - 1) + [b"\xff"]
     place = SCHEMA.get_field_index("response")
     table = table.set_column(place, SCHEMA.field("response"), unchecked_text(values))
-    file_site.put("batch.parquet", write_table(table, row_group_size=2_048))
+    site.put("batch.parquet", write_table(table, row_group_size=2_048))
 
-    export(make_config(file_site, threads=1))
+    export(make_config(site, threads=1))
 
-    inputs = [json.loads(line)["input"] for line in read_records(file_site)]
+    inputs = [json.loads(line)["input"] for line in read_records(site)]
     assert inputs == [[number] for number in range(count - 1)]
-    assert [reject["row"] for reject in read_rejects(file_site)] == [count - 1]
+    assert [reject["row"] for reject in read_rejects(site)] == [count - 1]
 
 
 # Properties.
@@ -415,12 +415,10 @@ EXTRAS = ("id", "requested_at", "received_at", "model", "status_code", "duration
           "cache_hit", "error_message")  # fmt: skip
 
 
-def test_extra_fields_follow_the_three_keys_in_the_order_asked(file_site):
+def test_extra_fields_follow_the_three_keys_in_the_order_asked(site):
     schema = schema_with(cost=pa.float64(), cache_hit=pa.bool_())
 
-    lines = lines_of(
-        file_site, [event(cost=0.25, cache_hit=False)], schema=schema, extra_fields=EXTRAS
-    )
+    lines = lines_of(site, [event(cost=0.25, cache_hit=False)], schema=schema, extra_fields=EXTRAS)
 
     three = b'{"input":%b,"output":%b,"tags":%b' % (
         EVENT["request"].encode(),
@@ -435,19 +433,19 @@ def test_extra_fields_follow_the_three_keys_in_the_order_asked(file_site):
 
 
 @pytest.mark.parametrize("cost", [float("nan"), float("inf"), float("-inf"), None], ids=str)
-def test_an_extra_field_that_json_cannot_hold_is_null(file_site, cost):
+def test_an_extra_field_that_json_cannot_hold_is_null(site, cost):
     schema = schema_with(cost=pa.float64())
 
-    lines = lines_of(file_site, [event(cost=cost)], schema=schema, extra_fields=["cost"])
+    lines = lines_of(site, [event(cost=cost)], schema=schema, extra_fields=["cost"])
 
     assert lines[0].endswith(b',"tags":' + TAGS + b',"cost":null}')
 
 
 @pytest.mark.parametrize("name", ["model", "error_message", "id"])
-def test_an_extra_field_of_any_text_is_a_json_string(file_site, name):
+def test_an_extra_field_of_any_text_is_a_json_string(site, name):
     text = 'a"b\\c\n\r\0\u2028é😀</script>'
 
-    lines = lines_of(file_site, [event(**{name: text})], extra_fields=[name])
+    lines = lines_of(site, [event(**{name: text})], extra_fields=[name])
 
     assert json.loads(lines[0])[name] == text
 
@@ -527,7 +525,7 @@ def test_rejects_are_gzip_lines_of_exactly_six_keys(site):
 @pytest.mark.parametrize(
     ("first", "then"), [("request", "status_code"), ("status_code", "request")]
 )
-def test_a_filter_on_the_payload_counts_each_event_once_by_the_first_rule(file_site, first, then):
+def test_a_filter_on_the_payload_counts_each_event_once_by_the_first_rule(site, first, then):
     conditions = {
         "request": {"field": "request", "comparator": "contains", "value": "Hello"},
         "status_code": {"field": "status_code", "comparator": "=", "value": 200},
@@ -546,9 +544,9 @@ def test_a_filter_on_the_payload_counts_each_event_once_by_the_first_rule(file_s
         ]
     )
 
-    lines = lines_of(file_site, rows, filters=[conditions[first], conditions[then]])
+    lines = lines_of(site, rows, filters=[conditions[first], conditions[then]])
 
-    ledger = read_manifest(file_site).ledger
+    ledger = read_manifest(site).ledger
     by_status, by_request = (3, 3) if first == "status_code" else (2, 4)
     expected = {"request": by_request, "status_code": by_status}
     found = {reason.split()[0]: count for reason, count in ledger.filtered_by.items()}

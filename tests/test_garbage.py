@@ -445,12 +445,12 @@ def test_foreign_bytes_under_the_name_of_rejects_fail_no_window(site, models):
     assert is_sound(models())
 
 
-def test_window_without_a_free_name_says_what_to_do(file_site, monkeypatch):
-    file_site.put("a.parquet", write_batch([event()]))
+def test_window_without_a_free_name_says_what_to_do(site, monkeypatch):
+    site.put("a.parquet", write_batch([event()]))
     monkeypatch.setattr(shard, "_ATTEMPTS", 1)
-    config = make_config(file_site)
+    config = make_config(site)
     export(config)
-    file_site.put(read_manifest(file_site).parts[0].path, b"x", url=file_site.destination_url)
+    site.put(read_manifest(site).parts[0].path, b"x", url=site.destination_url)
 
     (window,) = run_export(config, now=NOW, force=True).failed
 
@@ -495,9 +495,9 @@ def test_run_that_is_late_at_the_manifest_alone_commits_nothing(site, models, mo
     assert read_manifests(site) == []
 
 
-def test_late_run_stops_between_shards(file_site, monkeypatch):
+def test_late_run_stops_between_shards(site, monkeypatch):
     for name in "abc":
-        file_site.put(f"{name}.parquet", write_batch(events([{"id": name}] * 20)))
+        site.put(f"{name}.parquet", write_batch(events([{"id": name}] * 20)))
     monkeypatch.setattr(pipelines.plan, "SHARD_BYTES", 1)
     monkeypatch.setattr("pipelines.deadline.monotonic", lambda: 1e12)
     runs = []
@@ -508,19 +508,19 @@ def test_late_run_stops_between_shards(file_site, monkeypatch):
 
     monkeypatch.setattr(pipelines.export, "run_shard", count)
 
-    summary = run_export(make_config(file_site), now=NOW)
+    summary = run_export(make_config(site), now=NOW)
 
     assert len(summary.failed) == 1
     assert len(runs) == 1
 
 
-def test_longer_grace_gives_more_time(file_site, monkeypatch):
-    file_site.put("a.parquet", write_batch([event()]))
+def test_longer_grace_gives_more_time(site, monkeypatch):
+    site.put("a.parquet", write_batch([event()]))
     monkeypatch.setattr("pipelines.deadline.monotonic", lambda: monotonic() + 1801)
 
-    export(make_config(file_site, destination={"grace": "2h"}))
+    export(make_config(site, destination={"grace": "2h"}))
 
-    assert len(read_manifests(file_site)) == 1
+    assert len(read_manifests(site)) == 1
 
 
 def test_settings_of_the_clean_up_are_no_change_of_the_config(models):

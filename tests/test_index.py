@@ -167,15 +167,15 @@ def test_index_is_rebuilt_on_demand(three_days, footers):
     assert set(footers) == {"0.parquet", "1.parquet", "2.parquet"}
 
 
-def test_many_small_segments_become_one(file_site):
-    config = daily(file_site)
+def test_many_small_segments_become_one(site):
+    config = daily(site)
     for number in range(30):
-        file_site.put(f"{number:02d}.parquet", at(NOON))
+        site.put(f"{number:02d}.parquet", at(NOON))
         export(config, now=AFTER)
 
-    assert len(below(file_site, "_meta/batches/")) < 26
-    assert len(below(file_site, "_meta/windows/")) < 26
-    assert len(read_records(file_site)) == 30
+    assert len(below(site, "_meta/batches/")) < 26
+    assert len(below(site, "_meta/windows/")) < 26
+    assert len(read_records(site)) == 30
 
 
 def test_batch_that_two_runs_indexed_counts_once(three_days):
@@ -228,7 +228,7 @@ def naive(unit):
         pytest.param(schema_with(requested_at=pa.string()), {}, id="iso-text"),
     ],
 )
-def test_writers_of_every_kind_of_time_are_indexed(file_site, footers, schema, options):
+def test_writers_of_every_kind_of_time_are_indexed(site, footers, schema, options):
     times = [NOON, NOON + DAY]
     kind = schema.field("requested_at").type
     values: list = [time.isoformat() for time in times]
@@ -238,13 +238,13 @@ def test_writers_of_every_kind_of_time_are_indexed(file_site, footers, schema, o
     columns = [pa.array([row.get(f.name) for row in rows], f.type) for f in schema]
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns, schema=schema), buffer, **options)
-    file_site.put("a.parquet", buffer.getvalue())
+    site.put("a.parquet", buffer.getvalue())
 
-    export(daily(file_site), now=AFTER)
+    export(daily(site), now=AFTER)
     footers.clear()
-    again = export(daily(file_site), now=AFTER)
+    again = export(daily(site), now=AFTER)
 
-    exported = {m.window: m.ledger.exported for m in read_manifests(file_site)}
+    exported = {m.window: m.ledger.exported for m in read_manifests(site)}
     assert exported[DAY_1] == exported[DAY_2] == 1
     assert again.written == ()
     assert footers == []
@@ -299,11 +299,11 @@ def test_batch_overwritten_by_garbage_costs_no_record(site):
     assert len(read_records(site)) == 3
 
 
-def test_filter_of_the_last_days_rewrites_only_windows_that_it_crosses(file_site):
+def test_filter_of_the_last_days_rewrites_only_windows_that_it_crosses(site):
     for number in range(3):
-        file_site.put(f"{number}.parquet", at(NOON + number * DAY))
+        site.put(f"{number}.parquet", at(NOON + number * DAY))
     last = [{"field": "sent_at", "comparator": "last", "value": "30h"}]
-    config = daily(file_site, filters=last)
+    config = daily(site, filters=last)
     export(config, now=AFTER)  # from June 2, 19:00
 
     same = export(config, now=AFTER)
@@ -314,7 +314,7 @@ def test_filter_of_the_last_days_rewrites_only_windows_that_it_crosses(file_site
     assert [window.window for window in later.written] == [DAY_2]
     written = {window.window for window in after.written}
     assert DAY_1 not in written
-    assert read_manifest(file_site, DAY_2).ledger.filtered == 1
+    assert read_manifest(site, DAY_2).ledger.filtered == 1
 
 
 def test_ranged_run_keeps_events_that_lie_in_another_date_folder(site):

@@ -63,33 +63,33 @@ MESSAGE = pa.struct({"role": pa.string(), "content": pa.string()})
         pytest.param(pa.large_list(pa.string()), ["a", None], '["a",null]', id="large-list"),
     ],
 )
-def test_a_nested_column_is_serialised(file_site, column, value, output):
-    assert outputs_of(file_site, "struct", [value], column) == [output]
+def test_a_nested_column_is_serialised(site, column, value, output):
+    assert outputs_of(site, "struct", [value], column) == [output]
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")], ids=str)
-def test_a_nested_number_that_json_cannot_hold_makes_a_reject(file_site, number):
+def test_a_nested_number_that_json_cannot_hold_makes_a_reject(site, number):
     column = pa.struct({"a": pa.list_(pa.float64())})
 
-    outputs = outputs_of(file_site, "struct", [{"a": [1.5]}, {"a": [number]}], column)
+    outputs = outputs_of(site, "struct", [{"a": [1.5]}, {"a": [number]}], column)
 
     assert outputs == ['{"a":[1.5]}']
-    (reject,) = read_rejects(file_site)
+    (reject,) = read_rejects(site)
     assert (reject["reason"], reject["row"]) == ("response_not_json", 1)
     assert reject["detail"] == "trailing comma, NaN or Infinity"
 
 
-def test_a_rejects_file_is_json_whatever_a_nested_payload_holds(file_site):
+def test_a_rejects_file_is_json_whatever_a_nested_payload_holds(site):
     column = pa.struct({"a": pa.float64()})
 
-    outputs_of(file_site, "struct", [{"a": float("nan")}], column)
+    outputs_of(site, "struct", [{"a": float("nan")}], column)
 
     def refuse(constant):
         raise AssertionError(constant)
 
-    (part,) = [path for path in file_site.paths() if "/rejects/" in path]
+    (part,) = [path for path in site.paths() if "/rejects/" in path]
     text = pa.CompressedInputStream(
-        pa.BufferReader(file_site.destination.read_bytes(part)), "gzip"
+        pa.BufferReader(site.destination.read_bytes(part)), "gzip"
     ).read()
     for line in text.splitlines():
         json.loads(line, parse_constant=refuse)
@@ -99,11 +99,11 @@ def test_a_rejects_file_is_json_whatever_a_nested_payload_holds(file_site):
 @pytest.mark.parametrize(
     "column", [pa.string(), pa.large_string(), pa.binary(), pa.large_binary()], ids=str
 )
-def test_a_null_payload_is_null_in_every_kind(file_site, kind, column):
+def test_a_null_payload_is_null_in_every_kind(site, kind, column):
     if kind == "struct":
         column = pa.struct({"a": column})
 
-    assert outputs_of(file_site, kind, [None], column) == ["null"]
+    assert outputs_of(site, kind, [None], column) == ["null"]
 
 
 def test_null_request_and_response_keep_their_keys(site):
@@ -115,17 +115,17 @@ def test_null_request_and_response_keep_their_keys(site):
 
 
 @pytest.mark.parametrize("column", [pa.string(), pa.binary()], ids=str)
-def test_a_text_payload_is_a_string_even_where_it_is_json(file_site, column):
-    outputs = outputs_of(file_site, "text", ['{"a":1}', "", "x\n", "null"], column)
+def test_a_text_payload_is_a_string_even_where_it_is_json(site, column):
+    outputs = outputs_of(site, "text", ['{"a":1}', "", "x\n", "null"], column)
 
     assert outputs == ['"{\\"a\\":1}"', '""', '"x\\n"', '"null"']
 
 
-def test_a_text_payload_of_bytes_that_are_no_text_is_a_reject(file_site):
-    outputs = outputs_of(file_site, "text", [b"\xff", b"ok"], pa.binary())
+def test_a_text_payload_of_bytes_that_are_no_text_is_a_reject(site):
+    outputs = outputs_of(site, "text", [b"\xff", b"ok"], pa.binary())
 
     assert outputs == ['"ok"']
-    (reject,) = read_rejects(file_site)
+    (reject,) = read_rejects(site)
     assert reject["raw"]["response"] == {"base64": "/w=="}
 
 
@@ -160,29 +160,29 @@ def with_column(kind, values):
 
 
 @pytest.mark.parametrize("kind", COLUMNS)
-def test_json_text_is_copied_from_a_column_of_any_text_type(file_site, kind):
-    file_site.put("batch.parquet", with_column(kind, [*SPELLINGS, None]))
+def test_json_text_is_copied_from_a_column_of_any_text_type(site, kind):
+    site.put("batch.parquet", with_column(kind, [*SPELLINGS, None]))
 
-    export(make_config(file_site))
+    export(make_config(site))
 
     tail = b',"output":' + EVENT["response"].encode() + TAIL
     expected = [b'{"input":' + text.encode() + tail for text in [*SPELLINGS, "null"]]
-    assert read_records(file_site) == expected
+    assert read_records(site) == expected
 
 
 @pytest.mark.parametrize("kind", COLUMNS)
-def test_text_that_is_no_json_is_a_reject_in_a_column_of_any_text_type(file_site, kind):
+def test_text_that_is_no_json_is_a_reject_in_a_column_of_any_text_type(site, kind):
     bad = ["{", '{"a":1,}', "[NaN]", ""]
-    file_site.put("batch.parquet", with_column(kind, ["{}", *bad]))
+    site.put("batch.parquet", with_column(kind, ["{}", *bad]))
 
-    export(make_config(file_site, max_reject_ratio=1))
+    export(make_config(site, max_reject_ratio=1))
 
-    assert len(read_records(file_site)) == 1
-    assert [reject["raw"]["request"] for reject in read_rejects(file_site)] == bad
+    assert len(read_records(site)) == 1
+    assert [reject["raw"]["request"] for reject in read_rejects(site)] == bad
 
 
 @pytest.mark.parametrize("kind", [*COLUMNS[:3], COLUMNS[5], COLUMNS[7]])
-def test_bytes_that_are_no_text_are_rejects_in_a_column_of_any_text_type(file_site, kind):
+def test_bytes_that_are_no_text_are_rejects_in_a_column_of_any_text_type(site, kind):
     values = [b'{"a":1}', b'{"a":"\xff"}', None, b"[2]", b"\x80"]
     texts = unchecked_text(values)
     if isinstance(kind, pa.JsonType):
@@ -197,13 +197,13 @@ def test_bytes_that_are_no_text_are_rejects_in_a_column_of_any_text_type(file_si
     table = pa.Table.from_pylist(events({} for _ in values), SCHEMA)
     place = SCHEMA.get_field_index("request")
     table = table.set_column(place, pa.field("request", kind), texts)
-    file_site.put("batch.parquet", write_table(table, row_group_size=2))
+    site.put("batch.parquet", write_table(table, row_group_size=2))
 
-    export(make_config(file_site, max_reject_ratio=1))
+    export(make_config(site, max_reject_ratio=1))
 
-    found = [json.loads(line)["input"] for line in read_records(file_site)]
+    found = [json.loads(line)["input"] for line in read_records(site)]
     assert found == [{"a": 1}, None, [2]]
-    raw = {reject["row"]: reject["raw"]["request"] for reject in read_rejects(file_site)}
+    raw = {reject["row"]: reject["raw"]["request"] for reject in read_rejects(site)}
     assert raw == {1: {"base64": "eyJhIjoi/yJ9"}, 4: {"base64": "gA=="}}
 
 
@@ -219,10 +219,10 @@ def test_batches_with_other_text_types_are_read_side_by_side(site):
     assert found == [[number] for number in range(len(kinds))]
 
 
-def test_a_nested_column_where_others_have_text_is_a_contract_error(file_site):
+def test_a_nested_column_where_others_have_text_is_a_contract_error(site):
     nested = schema_with(response=pa.struct({"a": pa.int64()}))
-    file_site.put("0.parquet", write_batch([event()]))
-    file_site.put("1.parquet", write_batch([event(response={"a": 1})], nested))
+    site.put("0.parquet", write_batch([event()]))
+    site.put("1.parquet", write_batch([event(response={"a": 1})], nested))
 
     with pytest.raises(ContractError, match=r"1\.parquet.*'response'"):
-        export(make_config(file_site))
+        export(make_config(site))

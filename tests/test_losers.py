@@ -74,8 +74,8 @@ def test_places_between_include_both_ends(places, ends):
     ]
 
 
-def test_superseded_events_take_eight_bytes_each(file_site):
-    work = single_work(file_site, events({"id": f"{n // 4}"} for n in range(EVENTS)))
+def test_superseded_events_take_eight_bytes_each(site):
+    work = single_work(site, events({"id": f"{n // 4}"} for n in range(EVENTS)))
     find_superseded(work)  # what is imported and cached at first does not count
 
     tracemalloc.start()
@@ -89,9 +89,9 @@ def test_superseded_events_take_eight_bytes_each(file_site):
     assert len(pickle.dumps(Losers(found))) < len(found) + 1000
 
 
-def test_duplicates_are_the_same_found_here_or_from_keys_of_elsewhere(file_site):
+def test_duplicates_are_the_same_found_here_or_from_keys_of_elsewhere(site):
     rows = events({"request": f'{{"n":{n % 700}}}'} for n in range(5000))
-    work = single_work(file_site, rows, remove_duplicates="record")
+    work = single_work(site, rows, remove_duplicates="record")
 
     keys = pickle.loads(pickle.dumps(list_keys(work)))  # noqa: S301 - as an executor would
     found = find_equal_keys(work.config, [keys.slice(0, 900), pa.table({}), keys.slice(900)])

@@ -111,22 +111,22 @@ def test_expression_reads_its_columns():
     assert mapping.reads("nothing", GENERIC.names) == frozenset()
 
 
-def test_expression_makes_the_field(file_site):
-    file_site.put("a.parquet", write_batch([event(model="GPT-4o")]))
+def test_expression_makes_the_field(site):
+    site.put("a.parquet", write_batch([event(model="GPT-4o")]))
     mapping = {"model": {"expression": "lower(model)"}}
-    config = make_config(file_site, source={"mapping": mapping}, extra_fields=["model"])
+    config = make_config(site, source={"mapping": mapping}, extra_fields=["model"])
 
     export(config)
 
-    assert read_records(file_site)[0].endswith(b',"model":"gpt-4o"}')
+    assert read_records(site)[0].endswith(b',"model":"gpt-4o"}')
 
 
-def test_expression_that_reads_files_is_refused(file_site):
-    file_site.put("a.parquet", write_batch([event()]))
+def test_expression_that_reads_files_is_refused(site):
+    site.put("a.parquet", write_batch([event()]))
     mapping = {"model": {"expression": "(select content from read_text('/etc/hosts'))"}}
 
     with pytest.raises(ConfigError, match=r"source\.mapping\.model"):
-        export(make_config(file_site, source={"mapping": mapping}))
+        export(make_config(site, source={"mapping": mapping}))
 
 
 def test_missing_column_names_batch_column_and_nearest():

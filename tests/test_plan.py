@@ -139,12 +139,12 @@ def test_rebuild_from_remaining_writes_a_window_without_its_vanished_batch(expor
     assert statuses(config) == {DAY_1: "up to date", DAY_2: "up to date"}
 
 
-def test_comments_and_key_order_are_no_change(file_site, tmp_path):
-    file_site.put("a.parquet", at(NOON))
+def test_comments_and_key_order_are_no_change(site, tmp_path):
+    site.put("a.parquet", at(NOON))
     document = {
         "name": "test-export",
-        "source": {"url": file_site.source_url, "preset": "generic"},
-        "destination": {"url": file_site.destination_url},
+        "source": {"url": site.source_url, "preset": "generic"},
+        "destination": {"url": site.destination_url},
         "window": {"every": "1d"},
     }
     path = tmp_path / "export.yaml"
@@ -179,11 +179,11 @@ def test_comments_and_key_order_are_no_change(file_site, tmp_path):
         pytest.param({"max_partitions": 5}, "up to date", id="max-partitions"),
     ],
 )
-def test_only_what_alters_records_is_a_change_of_config(file_site, changes, status):
-    file_site.put("a.parquet", at(NOON))
-    export(daily(file_site), now=AFTER)
+def test_only_what_alters_records_is_a_change_of_config(site, changes, status):
+    site.put("a.parquet", at(NOON))
+    export(daily(site), now=AFTER)
 
-    assert statuses(daily(file_site, **changes))[DAY_1] == status
+    assert statuses(daily(site, **changes))[DAY_1] == status
 
 
 def test_window_is_half_open(site):
@@ -209,10 +209,10 @@ def test_window_is_half_open(site):
         pytest.param(timedelta(minutes=20) - timedelta(microseconds=1), [], id="before-lag"),
     ],
 )
-def test_window_is_due_once_its_end_and_lag_are_past(file_site, late_by, due):
-    file_site.put("a.parquet", at(NOON))
+def test_window_is_due_once_its_end_and_lag_are_past(site, late_by, due):
+    site.put("a.parquet", at(NOON))
 
-    assert list(statuses(daily(file_site), now=datetime(2024, 6, 2, tzinfo=UTC) + late_by)) == due
+    assert list(statuses(daily(site), now=datetime(2024, 6, 2, tzinfo=UTC) + late_by)) == due
 
 
 @pytest.mark.parametrize(
@@ -222,11 +222,11 @@ def test_window_is_due_once_its_end_and_lag_are_past(file_site, late_by, due):
         pytest.param(NOON - timedelta(hours=12), NOON, id="end-off"),
     ],
 )
-def test_range_off_the_grid_is_refused(file_site, start, end):
-    file_site.put("a.parquet", at(NOON))
+def test_range_off_the_grid_is_refused(site, start, end):
+    site.put("a.parquet", at(NOON))
 
     with pytest.raises(ConfigError, match="is not an edge of a window: the nearest are"):
-        plan_export(daily(file_site), now=AFTER, start=start, end=end)
+        plan_export(daily(site), now=AFTER, start=start, end=end)
 
 
 def test_range_chooses_whole_windows(site):
@@ -245,9 +245,9 @@ def test_range_chooses_whole_windows(site):
         pytest.param({"start": NOON, "end": AFTER}, "has no `window`", id="no-grid"),
     ],
 )
-def test_range_without_meaning_is_refused(file_site, options, message):
+def test_range_without_meaning_is_refused(site, options, message):
     with pytest.raises(ConfigError, match=message):
-        plan_export(make_config(file_site), now=AFTER, **options)
+        plan_export(make_config(site), now=AFTER, **options)
 
 
 def test_range_lists_only_the_date_folders_of_its_windows(site):
@@ -274,14 +274,14 @@ def test_empty_window_is_committed_without_parts(site):
     assert set(statuses(daily(site), now=AFTER + DAY).values()) == {"up to date"}
 
 
-def test_window_start_is_the_first_window(file_site):
-    file_site.put("a.parquet", at(NOON, NOON + DAY))
-    config = make_config(file_site, window={"every": "1d", "start": "2024-06-02"})
+def test_window_start_is_the_first_window(site):
+    site.put("a.parquet", at(NOON, NOON + DAY))
+    config = make_config(site, window={"every": "1d", "start": "2024-06-02"})
 
     export(config, now=AFTER)
 
-    assert [manifest.window for manifest in read_manifests(file_site)] == [DAY_2]
-    assert len(read_records(file_site)) == 1
+    assert [manifest.window for manifest in read_manifests(site)] == [DAY_2]
+    assert len(read_records(site)) == 1
 
 
 def test_export_without_window_has_one_window(site):
@@ -293,21 +293,21 @@ def test_export_without_window_has_one_window(site):
     assert len(read_records(site)) == 2
 
 
-def test_window_without_event_time_is_refused(file_site):
-    file_site.put("a.parquet", at(NOON))
+def test_window_without_event_time_is_refused(site):
+    site.put("a.parquet", at(NOON))
     mapping = {"request": {"column": "request"}, "response": {"column": "response"}}
 
     with pytest.raises(ConfigError, match="window: the source maps no field 'requested_at'"):
-        plan_export(daily(file_site, source={"preset": None, "mapping": mapping}), now=AFTER)
+        plan_export(daily(site, source={"preset": None, "mapping": mapping}), now=AFTER)
 
 
-def test_events_without_mapped_time_go_into_the_one_window(file_site):
-    file_site.put("a.parquet", at(NOON, None))
+def test_events_without_mapped_time_go_into_the_one_window(site):
+    site.put("a.parquet", at(NOON, None))
     mapping = {"request": {"column": "request"}, "response": {"column": "response"}}
 
-    export(make_config(file_site, source={"preset": None, "mapping": mapping}))
+    export(make_config(site, source={"preset": None, "mapping": mapping}))
 
-    assert len(read_records(file_site)) == 2
+    assert len(read_records(site)) == 2
 
 
 @pytest.mark.parametrize("window", [None, DAILY])
@@ -331,11 +331,11 @@ def test_events_without_a_valid_time_are_rejects_of_undated(site, window):
     assert len(read_records(site)) == 1
 
 
-def test_undated_ratio_is_of_all_events(file_site):
-    file_site.put("a.parquet", at(*[NOON] * 99, None))
+def test_undated_ratio_is_of_all_events(site):
+    site.put("a.parquet", at(*[NOON] * 99, None))
 
-    assert not run_export(make_config(file_site, max_reject_ratio=0.01), now=NOW).failed
-    failed = run_export(make_config(file_site, max_reject_ratio=0.009), now=NOW, force=True).failed
+    assert not run_export(make_config(site, max_reject_ratio=0.01), now=NOW).failed
+    failed = run_export(make_config(site, max_reject_ratio=0.009), now=NOW, force=True).failed
     assert "window undated: 1 of 100 events are rejects" in failed[0].error
 
 
@@ -352,9 +352,9 @@ def test_bad_time_never_makes_its_batch_overlap_other_windows(site):
     assert found == {DAY_1: ["a.parquet"], DAY_2: ["b.parquet"], "undated": ["a.parquet"]}
 
 
-def test_undated_is_up_to_date_on_the_next_run(file_site):
-    file_site.put("a.parquet", at(NOON, None))
-    config = daily(file_site, max_reject_ratio=1)
+def test_undated_is_up_to_date_on_the_next_run(site):
+    site.put("a.parquet", at(NOON, None))
+    config = daily(site, max_reject_ratio=1)
     export(config, now=AFTER)
 
     assert set(statuses(config).values()) == {"up to date"}
@@ -389,7 +389,7 @@ FORMS = [
 
 @pytest.mark.parametrize(("kind", "value", "mapped"), FORMS)
 @pytest.mark.parametrize("statistics", [True, False], ids=["footer", "scan"])
-def test_event_time_of_any_form_is_an_instant_in_utc(file_site, kind, value, mapped, statistics):
+def test_event_time_of_any_form_is_an_instant_in_utc(site, kind, value, mapped, statistics):
     row = event(requested_at=value)
     table = pq.read_table(
         pa.BufferReader(
@@ -400,12 +400,12 @@ def test_event_time_of_any_form_is_an_instant_in_utc(file_site, kind, value, map
     )
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, write_statistics=statistics)
-    file_site.put("a.parquet", sink.getvalue().to_pybytes())
+    site.put("a.parquet", sink.getvalue().to_pybytes())
     mapping = {"requested_at": mapped} if mapped else {}
 
-    export(daily(file_site, source={"mapping": mapping}, max_reject_ratio=1), now=AFTER)
+    export(daily(site, source={"mapping": mapping}, max_reject_ratio=1), now=AFTER)
 
-    found = {manifest.window: manifest.ledger.read for manifest in read_manifests(file_site)}
+    found = {manifest.window: manifest.ledger.read for manifest in read_manifests(site)}
     assert found == {DAY_1: 1, DAY_2: 0, "undated": 1}
 
 
@@ -423,24 +423,24 @@ def test_int96_times_are_instants_in_utc(site):
     }
 
 
-def test_nanoseconds_just_before_midnight_are_in_one_day(file_site):
+def test_nanoseconds_just_before_midnight_are_in_one_day(site):
     nanoseconds = int(datetime(2024, 6, 2, tzinfo=UTC).timestamp()) * 10**9 - 1
     table = pq.read_table(pa.BufferReader(at(NOON)))
     sink = pa.BufferOutputStream()
     times = pa.array([nanoseconds], pa.timestamp("ns"))
     pq.write_table(table.set_column(1, "requested_at", times), sink)
-    file_site.put("a.parquet", sink.getvalue().to_pybytes())
+    site.put("a.parquet", sink.getvalue().to_pybytes())
 
-    export(daily(file_site), now=AFTER)
+    export(daily(site), now=AFTER)
 
-    assert sum(manifest.ledger.exported for manifest in read_manifests(file_site)) == 1
+    assert sum(manifest.ledger.exported for manifest in read_manifests(site)) == 1
 
 
-def test_only_row_groups_of_the_window_are_read(file_site):
+def test_only_row_groups_of_the_window_are_read(site):
     rows = events({"requested_at": NOON + DAY * (number // 10)} for number in range(30))
-    file_site.put("a.parquet", write_batch(rows, row_group_size=10))
+    site.put("a.parquet", write_batch(rows, row_group_size=10))
 
-    plan = plan_export(daily(file_site), now=AFTER + DAY)
+    plan = plan_export(daily(site), now=AFTER + DAY)
 
     assert [w.input.rows for w in plan.windows] == [10, 10, 10]
 
@@ -474,9 +474,9 @@ def test_event_outside_the_valid_times_stands_in_no_window_that_covers_them(site
     assert read == {DAY_1: 1, DAY_2: 0, "undated": 1}
 
 
-def test_too_many_windows_are_refused_before_they_are_planned(file_site):
-    file_site.put("a.parquet", at(datetime(2000, 1, 2, tzinfo=UTC)))
-    config = make_config(file_site, window={"every": "1m"})
+def test_too_many_windows_are_refused_before_they_are_planned(site):
+    site.put("a.parquet", at(datetime(2000, 1, 2, tzinfo=UTC)))
+    config = make_config(site, window={"every": "1m"})
 
     with pytest.raises(ConfigError, match=r"window\.every 1m: [0-9,]+ windows from 2000-01-02 on"):
         plan_export(config, now=AFTER)
@@ -497,12 +497,12 @@ def test_damaged_owner_record_is_named(site):
         plan_export(daily(site), now=AFTER)
 
 
-def test_owner_knows_a_source_by_its_place_not_its_spelling(file_site):
-    file_site.put("a.parquet", at(NOON))
-    export(daily(file_site), now=AFTER)
-    plain = file_site.source_url.removeprefix("file://")
+def test_owner_knows_a_source_by_its_place_not_its_spelling(site):
+    site.put("a.parquet", at(NOON))
+    export(daily(site), now=AFTER)
+    plain = site.source_url.removeprefix("file://")
 
-    assert statuses(daily(file_site, source={"url": plain}))[DAY_1] == "up to date"
+    assert statuses(daily(site, source={"url": plain}))[DAY_1] == "up to date"
 
 
 @pytest.mark.parametrize(
@@ -517,11 +517,11 @@ def test_owner_knows_a_source_by_its_place_not_its_spelling(file_site):
     ],
 )
 def test_destination_may_stand_beside_the_batches_that_a_pattern_names(
-    file_site, pattern, inside, refused
+    site, pattern, inside, refused
 ):
-    source = f"{file_site.source_url}/{pattern}".rstrip("/")
+    source = f"{site.source_url}/{pattern}".rstrip("/")
     config = make_config(
-        file_site, source={"url": source}, destination={"url": f"{file_site.source_url}/{inside}"}
+        site, source={"url": source}, destination={"url": f"{site.source_url}/{inside}"}
     )
 
     if refused:

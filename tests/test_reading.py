@@ -82,62 +82,60 @@ def number(column, first, other):
     ],
 )
 @pytest.mark.parametrize("turned", [False, True], ids=["", "turned"])
-def test_a_number_keeps_its_value_beside_another_type(
-    file_site, column, first, other, *, found, turned
-):
+def test_a_number_keeps_its_value_beside_another_type(site, column, first, other, *, found, turned):
     for name, (kind, value) in zip("ba" if turned else "ab", (first, other), strict=True):
         data = write_batch([event(id=name, **{column: value})], schema_with(**{column: kind}))
-        file_site.put(f"{name}.parquet", data)
+        site.put(f"{name}.parquet", data)
 
-    export(make_config(file_site, extra_fields=[column]))
+    export(make_config(site, extra_fields=[column]))
 
-    seen = [json.loads(line)[column] for line in read_records(file_site)]
+    seen = [json.loads(line)[column] for line in read_records(site)]
     assert seen == (found[::-1] if turned else found)
 
 
 @pytest.mark.parametrize("column", ["response", "tags"])
-def test_a_struct_keeps_fields_that_another_batch_lacks(file_site, column):
+def test_a_struct_keeps_fields_that_another_batch_lacks(site, column):
     narrow, wide = pa.struct({"a": pa.string()}), pa.struct({"b": pa.string(), "a": pa.string()})
     for name, kind, value in (("1", narrow, {"a": "x"}), ("2", wide, {"b": "z", "a": "y"})):
         row = event(id=name, **{column: value})
-        file_site.put(f"{name}.parquet", write_batch([row], schema_with(**{column: kind})))
+        site.put(f"{name}.parquet", write_batch([row], schema_with(**{column: kind})))
 
-    export(make_config(file_site, source=STRUCTS if column == "response" else {}))
+    export(make_config(site, source=STRUCTS if column == "response" else {}))
 
     key = "output" if column == "response" else "tags"
-    assert [json.loads(line)[key] for line in read_records(file_site)] == [
+    assert [json.loads(line)[key] for line in read_records(site)] == [
         {"a": "x"},
         {"b": "z", "a": "y"},
     ]
 
 
 @pytest.mark.parametrize("dates", ["a.parquet", "c.parquet"])
-def test_an_event_stands_in_one_window_beside_batches_of_dates(file_site, dates):
+def test_an_event_stands_in_one_window_beside_batches_of_dates(site, dates):
     kinds = {dates: (pa.date32(), [DAY]), "b.parquet": (pa.timestamp("us"), [])}
     kinds["b.parquet"][1].extend([DAY + timedelta(minutes=10), DAY + timedelta(hours=9)])
     for path, (kind, times) in kinds.items():
         rows = events({"id": f"{path}-{n}", "requested_at": t} for n, t in enumerate(times))
-        file_site.put(path, write_batch(rows, schema_with(requested_at=kind)))
+        site.put(path, write_batch(rows, schema_with(requested_at=kind)))
 
-    export(make_config(file_site, window={"every": "1h"}, extra_fields=["id"]))
+    export(make_config(site, window={"every": "1h"}, extra_fields=["id"]))
 
-    exported = {m.window[:15]: m.ledger.exported for m in read_manifests(file_site)}
+    exported = {m.window[:15]: m.ledger.exported for m in read_manifests(site)}
     assert {start: count for start, count in exported.items() if count} == {
         "20240601T000000": 2,
         "20240601T090000": 1,
     }
-    ids = [json.loads(line)["id"] for line in read_records(file_site)]
+    ids = [json.loads(line)["id"] for line in read_records(site)]
     assert sorted(ids) == sorted({f"{dates}-0", "b.parquet-0", "b.parquet-1"})
 
 
-def test_types_are_compared_with_the_first_batch_that_has_the_column(file_site):
+def test_types_are_compared_with_the_first_batch_that_has_the_column(site):
     kinds = {"a": None, "b": pa.int64(), "c": pa.string()}
     for name, kind in kinds.items():
         rows = [event(duration_ms="12" if name == "c" else 12)]
-        file_site.put(f"{name}.parquet", write_batch(rows, schema_with(duration_ms=kind)))
+        site.put(f"{name}.parquet", write_batch(rows, schema_with(duration_ms=kind)))
 
     with pytest.raises(ContractError, match=r"c\.parquet: column 'duration_ms'.*b\.parquet"):
-        export(make_config(file_site))
+        export(make_config(site))
 
 
 # Names of columns.
@@ -148,35 +146,33 @@ def test_types_are_compared_with_the_first_batch_that_has_the_column(file_site):
     [("r", ["R", "r"]), ("r_1", ["R", "r", "r_1"])],
     ids=["case", "renamed-by-duckdb"],
 )
-def test_columns_that_duckdb_cannot_tell_apart_are_refused(file_site, mapped, columns):
+def test_columns_that_duckdb_cannot_tell_apart_are_refused(site, mapped, columns):
     schema = schema_with(request=None, **dict.fromkeys(columns, pa.string()))
-    file_site.put("a.parquet", write_batch([event(**dict.fromkeys(columns, "{}"))], schema))
+    site.put("a.parquet", write_batch([event(**dict.fromkeys(columns, "{}"))], schema))
 
     seen = ", ".join(map(repr, columns))
     with pytest.raises(ContractError, match=rf"a\.parquet: column '{mapped}' is one of {seen}"):
-        export(make_config(file_site, source={"mapping": {"request": mapped}}))
+        export(make_config(site, source={"mapping": {"request": mapped}}))
 
 
-def test_columns_alike_that_nothing_reads_are_no_trouble(file_site):
+def test_columns_alike_that_nothing_reads_are_no_trouble(site):
     schema = schema_with(Note=pa.string(), note=pa.string())
-    file_site.put("a.parquet", write_batch([event(Note="x", note="y")], schema))
+    site.put("a.parquet", write_batch([event(Note="x", note="y")], schema))
 
-    export(make_config(file_site))
+    export(make_config(site))
 
-    assert len(read_records(file_site)) == 1
+    assert len(read_records(site)) == 1
 
 
-def test_a_column_is_found_by_its_exact_name_only(file_site):
+def test_a_column_is_found_by_its_exact_name_only(site):
     schema = schema_with(request=None, Request=pa.string(), model=None, Model=pa.string())
-    file_site.put("a.parquet", write_batch([event(Request="{}", Model="m")], schema))
+    site.put("a.parquet", write_batch([event(Request="{}", Model="m")], schema))
 
     with pytest.raises(ContractError, match=r"no column 'request'.*nearest is 'Request'"):
-        export(make_config(file_site))
+        export(make_config(site))
 
-    export(
-        make_config(file_site, extra_fields=["model"], source={"mapping": {"request": "Request"}})
-    )
-    assert [json.loads(line)["model"] for line in read_records(file_site)] == [None]
+    export(make_config(site, extra_fields=["model"], source={"mapping": {"request": "Request"}}))
+    assert [json.loads(line)["model"] for line in read_records(site)] == [None]
 
 
 def test_a_column_with_a_dot_in_its_name_is_read(site):
@@ -203,7 +199,7 @@ def test_a_column_with_a_dot_in_its_name_is_read(site):
     ]
 
 
-def test_the_times_of_a_struct_are_not_those_of_a_column_named_alike(file_site):
+def test_the_times_of_a_struct_are_not_those_of_a_column_named_alike(site):
     wrong = {"at": datetime(2024, 1, 1, tzinfo=UTC)}
     schema = pa.schema(
         {
@@ -212,13 +208,11 @@ def test_the_times_of_a_struct_are_not_those_of_a_column_named_alike(file_site):
             "t.at": pa.timestamp("us", tz="UTC"),
         }
     )
-    file_site.put("a.parquet", write_batch([{**event(), "t": wrong, "t.at": DAY}], schema))
+    site.put("a.parquet", write_batch([{**event(), "t": wrong, "t.at": DAY}], schema))
 
-    export(
-        make_config(file_site, window={"every": "1d"}, source={"mapping": {"requested_at": "t.at"}})
-    )
+    export(make_config(site, window={"every": "1d"}, source={"mapping": {"requested_at": "t.at"}}))
 
-    assert [m.window[:8] for m in read_manifests(file_site) if m.ledger.read] == ["20240601"]
+    assert [m.window[:8] for m in read_manifests(site) if m.ledger.read] == ["20240601"]
 
 
 # Names of batches.
@@ -239,16 +233,16 @@ def test_a_batch_is_read_under_its_own_name(site):
     assert [json.loads(line)["input"] for line in read_records(site)] == paths
 
 
-def test_event_times_are_scanned_in_a_batch_whatever_its_name(file_site):
+def test_event_times_are_scanned_in_a_batch_whatever_its_name(site):
     for name, day in (("a[1]", 1), ("a1", 2)):
         table = pa.Table.from_pylist([event(id=name, requested_at=DAY.replace(day=day))], SCHEMA)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, write_statistics=False)
-        file_site.put(f"{name}.parquet", sink.getvalue().to_pybytes())
+        site.put(f"{name}.parquet", sink.getvalue().to_pybytes())
 
-    export(make_config(file_site, window={"every": "1d"}))
+    export(make_config(site, window={"every": "1d"}))
 
-    held = {m.window[:8]: [b.path for b in m.batches] for m in read_manifests(file_site)}
+    held = {m.window[:8]: [b.path for b in m.batches] for m in read_manifests(site)}
     assert {day: paths for day, paths in held.items() if paths} == {
         "20240601": ["a[1].parquet"],
         "20240602": ["a1.parquet"],
@@ -268,29 +262,35 @@ def test_a_temporary_folder_that_is_a_pattern_is_refused(s3_site, tmp_path, monk
 
 
 @pytest.mark.parametrize("step", ["collect_ids", "counts", "collect_keys", "collect_lines"])
-def test_a_batch_replaced_while_it_is_read_is_planned_again(file_site, monkeypatch, step):
+def test_a_batch_replaced_while_it_is_read_never_mixes_with_what_it_was(site, monkeypatch, step):
     old, new = (
         write_batch(events({"request": json.dumps([word, row])} for row in range(3)))
         for word in ("old", "new")
     )
-    file_site.put("a.parquet", old)
+    site.put("a.parquet", old)
     run, left = getattr(Session, step), [1]
 
     def replace_after(session, scan):
         found = run(session, scan)
         if left and left.pop():
-            file_site.put("a.parquet", new)
+            site.put("a.parquet", new)
         return found
 
     monkeypatch.setattr(Session, step, replace_after)
 
     order = {"order_by": "requested_at"} if step == "collect_lines" else {}
-    export(make_config(file_site, remove_duplicates="record", **order))
+    config = make_config(site, remove_duplicates="record", **order)
+    export(config)
 
-    assert [json.loads(line)["input"][0] for line in read_records(file_site)] == ["new"] * 3
-    (batch,) = read_manifest(file_site).batches
-    assert batch.etag == file_site.source.stat("a.parquet").etag
     assert not left
+    if site.kind == "s3" and step in {"counts", "collect_lines"}:
+        # All that these read was there before the batch was replaced: the run commits what it
+        # listed, and the next one finds the change.
+        assert [json.loads(line)["input"][0] for line in read_records(site)] == ["old"] * 3
+        export(config)
+    assert [json.loads(line)["input"][0] for line in read_records(site)] == ["new"] * 3
+    (batch,) = read_manifest(site).batches
+    assert batch.etag == site.source.stat("a.parquet").etag
 
 
 @pytest.mark.parametrize(
@@ -379,36 +379,36 @@ def test_nested_tags_that_are_not_utf8_are_rejects(site, kind):
 
 
 @pytest.mark.parametrize("changes", [{}, {"order_by": "requested_at"}], ids=["as-read", "ordered"])
-def test_a_nested_payload_that_is_not_utf8_is_a_reject(file_site, changes):
-    file_site.put("a.parquet", with_nested("response", "struct", [b"ok", b"\xff", None]))
+def test_a_nested_payload_that_is_not_utf8_is_a_reject(site, changes):
+    site.put("a.parquet", with_nested("response", "struct", [b"ok", b"\xff", None]))
 
-    export(make_config(file_site, source=STRUCTS, max_reject_ratio=1, **changes))
+    export(make_config(site, source=STRUCTS, max_reject_ratio=1, **changes))
 
-    found = [json.loads(line)["output"] for line in read_records(file_site)]
+    found = [json.loads(line)["output"] for line in read_records(site)]
     assert found == [{"k": "ok"}, {"k": None}]
-    (reject,) = read_rejects(file_site)
+    (reject,) = read_rejects(site)
     assert (reject["reason"], reject["row"]) == ("response_not_json", 1)
     assert reject["detail"] == "bytes that are not UTF-8"
     assert base64.b64decode(reject["raw"]["response"]["base64"]) == b'{"k":"\xff"}'
 
 
-def test_an_event_time_in_text_that_is_not_utf8_is_undated(file_site):
+def test_an_event_time_in_text_that_is_not_utf8_is_undated(site):
     rows = events({} for _ in range(3))
     table = pa.Table.from_pylist([{**row, "requested_at": None} for row in rows], SCHEMA)
     times = unchecked_text([b"2024-06-01T09:30:00Z", b"\xff", b"2024-06-01T10:30:00Z"])
     place = SCHEMA.get_field_index("requested_at")
-    file_site.put("a.parquet", write_table(table.set_column(place, "requested_at", times)))
+    site.put("a.parquet", write_table(table.set_column(place, "requested_at", times)))
 
-    export(make_config(file_site, window={"every": "1d"}, max_reject_ratio=1))
+    export(make_config(site, window={"every": "1d"}, max_reject_ratio=1))
 
-    assert len(read_records(file_site)) == 2
-    assert [reject["reason"] for reject in read_rejects(file_site)] == ["event_time_invalid"]
+    assert len(read_records(site)) == 2
+    assert [reject["reason"] for reject in read_rejects(site)] == ["event_time_invalid"]
 
 
 # Where batches lie, and what reading may take.
 
 
-def test_event_times_are_scanned_within_the_configs_limits(file_site, monkeypatch):
+def test_event_times_are_scanned_within_the_configs_limits(site, monkeypatch):
     seen = []
     connect = engine.connect
 
@@ -418,9 +418,9 @@ def test_event_times_are_scanned_within_the_configs_limits(file_site, monkeypatc
 
     monkeypatch.setattr("pipelines.sources.batches.connect", watched)
     times = schema_with(requested_at=pa.date32())
-    file_site.put("a.parquet", write_batch([event(requested_at=DAY)], times))
+    site.put("a.parquet", write_batch([event(requested_at=DAY)], times))
 
-    export(make_config(file_site, memory_limit="400MB", threads=1))
+    export(make_config(site, memory_limit="400MB", threads=1))
 
     assert seen == [(400_000_000, 1)]
 
@@ -441,22 +441,22 @@ def test_event_times_are_scanned_within_the_configs_limits(file_site, monkeypatc
         pytest.param("/{braces}", ["{braces}/a"], id="braces-of-a-name"),
     ],
 )
-def test_a_pattern_picks_batches_as_a_shell_does(file_site, below, found):
+def test_a_pattern_picks_batches_as_a_shell_does(site, below, found):
     for name in ("x1", "y1", "d/z", "logs.parquet/part-0", "logs.parquet.bak/part-1", "{braces}/a"):
-        file_site.put(f"{name}.parquet", write_batch([event(id=name, request=json.dumps(name))]))
+        site.put(f"{name}.parquet", write_batch([event(id=name, request=json.dumps(name))]))
 
-    config = make_config(file_site, source={"url": file_site.source_url + below})
+    config = make_config(site, source={"url": site.source_url + below})
     if not found:
         assert plan_export(config, now=NOW).batches == 0
         return
     export(config)
 
-    assert [json.loads(line)["input"] for line in read_records(file_site)] == found
+    assert [json.loads(line)["input"] for line in read_records(site)] == found
 
 
 @pytest.mark.parametrize("below", ["[z-a]*.parquet", "{a,{b,c}}.parquet", "{{b,c},a}/*"])
-def test_a_pattern_that_is_none_is_a_config_error(file_site, below):
-    config = make_config(file_site, source={"url": f"{file_site.source_url}/{below}"})
+def test_a_pattern_that_is_none_is_a_config_error(site, below):
+    config = make_config(site, source={"url": f"{site.source_url}/{below}"})
 
     with pytest.raises(ConfigError, match=r"source\.url: "):
         plan_export(config, now=NOW)

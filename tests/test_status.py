@@ -13,7 +13,7 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture
-def five_states(file_site):
+def five_states(site):
     """Five days: committed, stale, source expired, failed and missing."""
     days = {"every": "1d", "start": "2024-06-01"}
     dated = {"date_path": "date=%Y-%m-%d"}
@@ -21,15 +21,15 @@ def five_states(file_site):
     def put(day, name, *, data=None):
         at = FIRST + (day - 1) * DAY
         made = write_batch([event(id=f"{day}{name}", requested_at=at)])
-        file_site.put(f"date=2024-06-{day:02d}/{name}.parquet", data or made)
+        site.put(f"date=2024-06-{day:02d}/{name}.parquet", data or made)
 
     for day in (1, 2, 3):
         put(day, "a")
-    config = make_config(file_site, window=days, source=dated)
+    config = make_config(site, window=days, source=dated)
     export(config, now=FIRST + 2.6 * DAY)
     put(2, "b")
     put(3, "b")
-    file_site.source.delete("date=2024-06-03/a.parquet")
+    site.source.delete("date=2024-06-03/a.parquet")
     put(4, "a", data=b"no parquet")
     put(5, "a")
     return plan_export(config, now=FIRST + 5 * DAY)
@@ -66,11 +66,11 @@ def test_calendar_as_plain_data(five_states):
     ("every", "label", "rows"),
     [("1h", "2024-06-01", 2), ("1d", "2024-06", 1), ("7d", "2024", 1), (None, "all", 1)],
 )
-def test_rows_are_days_months_or_years(file_site, every, label, rows):
-    file_site.put("a.parquet", write_batch([event(requested_at=FIRST)]))
+def test_rows_are_days_months_or_years(site, every, label, rows):
+    site.put("a.parquet", write_batch([event(requested_at=FIRST)]))
     window = {"every": every, "start": "2024-06-01"} if every else None
     plan = plan_export(
-        make_config(file_site, window=window),
+        make_config(site, window=window),
         now=FIRST + 10 * DAY if every != "1h" else FIRST + DAY,
     )
 
@@ -80,9 +80,9 @@ def test_rows_are_days_months_or_years(file_site, every, label, rows):
     assert len(lines) == rows + 1
 
 
-def test_source_without_batches_has_no_calendar(file_site):
-    plan = plan_export(make_config(file_site), now=FIRST)
+def test_source_without_batches_has_no_calendar(site):
+    plan = plan_export(make_config(site), now=FIRST)
 
     assert [line.plain for line in describe_status(plan)] == [
-        f"No window: no batch at {file_site.source_url}."
+        f"No window: no batch at {site.source_url}."
     ]

@@ -90,14 +90,14 @@ def tags_of(site, values, kind=None, **changes):
     ],
 )
 @pytest.mark.parametrize("kind", [pa.string(), pa.binary()], ids=str)
-def test_tags_of_json_text(file_site, recorded, exported, kind):
-    assert tags_of(file_site, [recorded], kind) == [exported]
+def test_tags_of_json_text(site, recorded, exported, kind):
+    assert tags_of(site, [recorded], kind) == [exported]
 
 
-def test_tags_nested_without_end_are_still_text(file_site):
+def test_tags_nested_without_end_are_still_text(site):
     deep = '{"a":' * 12 + "1" + "}" * 12
 
-    (tags,) = tags_of(file_site, ['{"t":' + deep + ',"u":1}'])
+    (tags,) = tags_of(site, ['{"t":' + deep + ',"u":1}'])
 
     assert json.loads(tags) == {"t": deep, "u": "1"}
 
@@ -115,11 +115,11 @@ def test_tags_that_are_no_object_are_rejects(site):
     assert read_manifest(site).ledger.rejected_by == {"tags_not_object": 9}
 
 
-def test_binary_tags_that_are_not_utf8_are_rejects(file_site):
-    tags = tags_of(file_site, [b'{"a":"1"}', b'{"a":"\xff"}', None], pa.binary())
+def test_binary_tags_that_are_not_utf8_are_rejects(site):
+    tags = tags_of(site, [b'{"a":"1"}', b'{"a":"\xff"}', None], pa.binary())
 
     assert tags == ['{"a":"1"}', "{}"]
-    (reject,) = read_rejects(file_site)
+    (reject,) = read_rejects(site)
     assert reject["reason"] == "tags_not_object"
     assert reject["raw"]["tags"] == {"base64": "eyJhIjoi/yJ9"}
 
@@ -165,21 +165,21 @@ def test_binary_tags_that_are_not_utf8_are_rejects(file_site):
         ),
     ],
 )
-def test_tags_of_a_nested_column(file_site, kind, recorded, exported):
-    assert tags_of(file_site, [recorded], kind) == [exported]
+def test_tags_of_a_nested_column(site, kind, recorded, exported):
+    assert tags_of(site, [recorded], kind) == [exported]
 
 
 def test_a_batch_without_tags_gives_an_empty_object(site):
     assert tags_of(site, [ABSENT]) == ["{}"]
 
 
-def test_a_number_no_json_holds_makes_tags_a_reject(file_site):
+def test_a_number_no_json_holds_makes_tags_a_reject(site):
     kind = pa.map_(pa.string(), pa.float64())
 
-    tags = tags_of(file_site, [[("a", 1.5)], [("a", float("nan"))]], kind)
+    tags = tags_of(site, [[("a", 1.5)], [("a", float("nan"))]], kind)
 
     assert tags == ['{"a":"1.5"}']
-    assert [reject["reason"] for reject in read_rejects(file_site)] == ["tags_not_object"]
+    assert [reject["reason"] for reject in read_rejects(site)] == ["tags_not_object"]
 
 
 # Any characters, and often those that could mislead a search for tokens.

@@ -30,10 +30,10 @@ def test_check_leaves_nothing_behind(site):
     assert not [path for path in site.paths() if "probe" in path]
 
 
-def test_check_says_which_columns_are_not_there_and_that_the_date_path_fits_nothing(file_site):
-    file_site.put("day=1/a.parquet", write_batch([event()]))
+def test_check_says_which_columns_are_not_there_and_that_the_date_path_fits_nothing(site):
+    site.put("day=1/a.parquet", write_batch([event()]))
 
-    found = {f.what: f for f in check_export(dated_config(file_site), now=NOW)}
+    found = {f.what: f for f in check_export(dated_config(site), now=NOW)}
 
     assert "completion_id" in found["no column"].seen
     assert "completion_id" not in found["fields"].seen
@@ -44,10 +44,10 @@ def dated_config(site):
     return make_config(site, source={"date_path": "date=%Y-%m-%d"})
 
 
-def test_check_of_a_destination_that_cannot_be_written_fails(file_site, tmp_path):
-    file_site.put("a.parquet", write_batch([event()]))
+def test_check_of_a_destination_that_cannot_be_written_fails(site, tmp_path):
+    site.put("a.parquet", write_batch([event()]))
     (tmp_path / "taken").write_text("a file, no folder")
-    config = make_config(file_site, destination={"url": f"{tmp_path}/taken/out"})
+    config = make_config(site, destination={"url": f"{tmp_path}/taken/out"})
 
     with pytest.raises(PipelineError, match="taken"):
         list(check_export(config, now=NOW))
@@ -75,20 +75,20 @@ def test_preview_leaves_out_what_the_export_would(site):
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
-def test_first_record_is_read_whatever_the_compression(file_site, compression):
-    _, summary = put_and_export(file_site, compression=compression)
+def test_first_record_is_read_whatever_the_compression(site, compression):
+    _, summary = put_and_export(site, compression=compression)
 
     assert json.loads(first_record(summary, {}) or b"{}")["tags"] == {"prompt_id": "greet"}
 
 
-def test_run_without_records_has_no_first_record(file_site):
-    _, summary = put_and_export(file_site, where="false")
+def test_run_without_records_has_no_first_record(site):
+    _, summary = put_and_export(site, where="false")
 
     assert first_record(summary, {}) is None
 
 
-def test_run_tells_of_a_window_that_another_run_committed(file_site):
-    _, summary = put_and_export(file_site)
+def test_run_tells_of_a_window_that_another_run_committed(site):
+    _, summary = put_and_export(site)
     said = "already committed by run 1f at 2024-06-15T12:00:00Z"
     rival = replace(summary.windows[0], status="committed by another run", detail=said)
 
@@ -128,13 +128,13 @@ def test_lines_of_nothing_to_do_are_none():
     assert not stream.getvalue()
 
 
-def test_bar_counts_events_and_bytes(file_site):
-    file_site.put("a.parquet", write_batch([event()]))
+def test_bar_counts_events_and_bytes(site):
+    site.put("a.parquet", write_batch([event()]))
     drawn = io.StringIO()
 
     with Bar(Console(file=drawn, force_terminal=True, width=120)) as bar:
         run_export(
-            make_config(file_site),
+            make_config(site),
             now=NOW,
             on_plan=lambda plan: bar.start(1, len(plan.to_do)),
             progress=bar.add,

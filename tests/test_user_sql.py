@@ -27,12 +27,12 @@ SLOTS = sorted({slot for text in TEXTS for slot in re.findall(r"\{\{\w+\}\}", te
 PARAMETERS = sorted({name for text in TEXTS for name in re.findall(r"\$[a-z_]+", text)})
 
 
-def test_a_literal_that_reads_like_a_slot_or_a_parameter_is_text(file_site):
+def test_a_literal_that_reads_like_a_slot_or_a_parameter_is_text(site):
     texts = [*SLOTS, *PARAMETERS, "$f0_value", "$sample_salt", "{{nothing}}"]
     literals = ", ".join(f"'{text}'" for text in texts)
-    file_site.put("a.parquet", write_batch(events({"model": text} for text in [*texts, "other"])))
+    site.put("a.parquet", write_batch(events({"model": text} for text in [*texts, "other"])))
     config = make_config(
-        file_site,
+        site,
         where=f"model in ({literals})",
         source={"mapping": {"error_message": {"expression": f"concat({literals})"}}},
         partition_by=[{"name": "key", "expression": f"md5(concat(model, {literals}))"}],
@@ -44,25 +44,25 @@ def test_a_literal_that_reads_like_a_slot_or_a_parameter_is_text(file_site):
 
     export(config)
 
-    found = {json.loads(record)["model"]: json.loads(record) for record in read_records(file_site)}
+    found = {json.loads(record)["model"]: json.loads(record) for record in read_records(site)}
     assert found.keys() == set(texts)
     assert all(record["error_message"] == "".join(texts) for record in found.values())
-    assert read_manifest(file_site).ledger.filtered_by == {"where": 1}
-    keys = {parse_partition(part.partition)[0][1] for part in read_manifest(file_site).parts}
+    assert read_manifest(site).ledger.filtered_by == {"where": 1}
+    keys = {parse_partition(part.partition)[0][1] for part in read_manifest(site).parts}
     assert keys == {md5((text + "".join(texts)).encode()).hexdigest() for text in texts}  # noqa: S324
 
 
-def test_a_literal_in_where_is_not_filled_with_a_partition_expression(file_site):
-    file_site.put("a.parquet", write_batch([event()]))
+def test_a_literal_in_where_is_not_filled_with_a_partition_expression(site):
+    site.put("a.parquet", write_batch([event()]))
     config = make_config(
-        file_site,
+        site,
         where="contains('{{partition_values}}', 'YES')",
         partition_by=[{"name": "key", "expression": "''' || $$YES$$ || '''"}],
     )
 
     export(config)
 
-    assert read_manifest(file_site).ledger.filtered_by == {"where": 1}
+    assert read_manifest(site).ledger.filtered_by == {"where": 1}
 
 
 TRUNCATED = '{"model":"gpt-4o"'
@@ -78,37 +78,37 @@ IS_MODEL = "(request ->> 'model') = 'gpt-4o'"
         "cast(duration_ms as utinyint) = 1 or " + IS_MODEL,
     ],
 )
-def test_an_event_whose_where_fails_is_filtered(file_site, where):
+def test_an_event_whose_where_fails_is_filtered(site, where):
     rows = events([{"duration_ms": 1}, {"request": TRUNCATED}, {"request": None}])
-    file_site.put("a.parquet", write_batch(rows))
+    site.put("a.parquet", write_batch(rows))
 
-    export(make_config(file_site, where=where))
+    export(make_config(site, where=where))
 
-    ledger = read_manifest(file_site).ledger
+    ledger = read_manifest(site).ledger
     assert (ledger.exported, ledger.filtered_by) == (1, {"where": 2})
 
 
-def test_filters_stand_before_a_where_that_fails(file_site):
+def test_filters_stand_before_a_where_that_fails(site):
     rows = events([{}, {"status_code": 502, "response": "<html>"}])
-    file_site.put("a.parquet", write_batch(rows))
+    site.put("a.parquet", write_batch(rows))
     condition = {"field": "status_code", "comparator": "=", "value": 200}
 
-    export(make_config(file_site, filters=[condition], where="(response ->> 'id') = 'c-1'"))
+    export(make_config(site, filters=[condition], where="(response ->> 'id') = 'c-1'"))
 
-    assert read_manifest(file_site).ledger.filtered_by == {"status_code =": 1}
+    assert read_manifest(site).ledger.filtered_by == {"status_code =": 1}
 
 
-def test_a_partition_expression_that_fails_gives_the_partition_of_null(file_site):
+def test_a_partition_expression_that_fails_gives_the_partition_of_null(site):
     values = ["850", "n/a"]
-    file_site.put("a.parquet", write_batch(events({"model": value} for value in values)))
+    site.put("a.parquet", write_batch(events({"model": value} for value in values)))
     keys = [
         {"name": "size", "expression": "cast(model as int) // 100"},
         {"name": "half", "expression": "cast(model as int) // 200"},
     ]
 
-    export(make_config(file_site, partition_by=keys))
+    export(make_config(site, partition_by=keys))
 
-    found = [parse_partition(part.partition) for part in read_manifest(file_site).parts]
+    found = [parse_partition(part.partition) for part in read_manifest(site).parts]
     assert sorted(found, key=str) == [
         (("size", "8"), ("half", "4")),
         (("size", None), ("half", None)),
@@ -118,52 +118,52 @@ def test_a_partition_expression_that_fails_gives_the_partition_of_null(file_site
 @pytest.mark.parametrize(
     "expression", ["json(blob) -> 'request'", "json(blob || extra) -> 'request'"]
 )
-def test_a_payload_whose_expression_fails_is_a_reject_that_shows_the_columns(file_site, expression):
+def test_a_payload_whose_expression_fails_is_a_reject_that_shows_the_columns(site, expression):
     blobs = ['{"request":{"n":1}}', '{"other":1}', '{"request":', None]
     rows = events({"blob": blob, "extra": ""} for blob in blobs)
-    file_site.put("a.parquet", write_batch(rows, schema_with(blob=pa.string(), extra=pa.string())))
+    site.put("a.parquet", write_batch(rows, schema_with(blob=pa.string(), extra=pa.string())))
     mapping = {
         "request": {"expression": expression},
         "model": {"expression": "json(blob) -> 'request' ->> 'model'"},  # shares a part of it
     }
 
-    export(make_config(file_site, source={"mapping": mapping}, max_reject_ratio=1))
+    export(make_config(site, source={"mapping": mapping}, max_reject_ratio=1))
 
-    assert [json.loads(line)["input"] for line in read_records(file_site)] == [{"n": 1}, None, None]
-    (reject,) = read_rejects(file_site)
+    assert [json.loads(line)["input"] for line in read_records(site)] == [{"n": 1}, None, None]
+    (reject,) = read_rejects(site)
     assert (reject["row"], reject["reason"]) == (2, "request_not_json")
     assert reject["detail"] == "the expression that it is mapped to fails"
     shown = reject["raw"]["request"]
     assert shown == (blobs[2] if "extra" not in expression else {"blob": blobs[2], "extra": ""})
 
 
-def test_tags_whose_expression_fails_are_a_reject(file_site):
+def test_tags_whose_expression_fails_are_a_reject(site):
     texts = ['{"tags":{"a":1}}', '{"tags":', None]
-    file_site.put("a.parquet", write_batch(events({"error_message": text} for text in texts)))
+    site.put("a.parquet", write_batch(events({"error_message": text} for text in texts)))
     mapping = {"tags": {"expression": "json(error_message) -> 'tags'"}}
 
-    export(make_config(file_site, source={"mapping": mapping}, max_reject_ratio=1))
+    export(make_config(site, source={"mapping": mapping}, max_reject_ratio=1))
 
-    assert [json.loads(line)["tags"] for line in read_records(file_site)] == [{"a": "1"}, {}]
-    (reject,) = read_rejects(file_site)
+    assert [json.loads(line)["tags"] for line in read_records(site)] == [{"a": "1"}, {}]
+    (reject,) = read_rejects(site)
     assert (reject["reason"], reject["raw"]["tags"]) == ("tags_not_object", texts[1])
 
 
-def test_a_field_whose_expression_fails_is_null(file_site):
-    file_site.put("a.parquet", write_batch(events([{"model": "7"}, {"model": "x"}])))
+def test_a_field_whose_expression_fails_is_null(site):
+    site.put("a.parquet", write_batch(events([{"model": "7"}, {"model": "x"}])))
     mapping = {"status_code": {"expression": "cast(model as int) + 193"}}
 
-    export(make_config(file_site, source={"mapping": mapping}, extra_fields=["status_code"]))
+    export(make_config(site, source={"mapping": mapping}, extra_fields=["status_code"]))
 
-    found = [json.loads(line)["status_code"] for line in read_records(file_site)]
+    found = [json.loads(line)["status_code"] for line in read_records(site)]
     assert found == [200, None]
 
 
-def test_a_column_named_like_the_guards_own_parameter_is_read(file_site):
+def test_a_column_named_like_the_guards_own_parameter_is_read(site):
     rows = events([{"_": "a", "__": "b"}])
-    file_site.put("a.parquet", write_batch(rows, schema_with(_=pa.string(), __=pa.string())))
+    site.put("a.parquet", write_batch(rows, schema_with(_=pa.string(), __=pa.string())))
     mapping = {"model": {"expression": '"_" || "__"'}}
 
-    export(make_config(file_site, source={"mapping": mapping}, extra_fields=["model"]))
+    export(make_config(site, source={"mapping": mapping}, extra_fields=["model"]))
 
-    assert json.loads(read_records(file_site)[0])["model"] == "ab"
+    assert json.loads(read_records(site)[0])["model"] == "ab"

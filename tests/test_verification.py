@@ -80,22 +80,22 @@ def alter_manifest(site, change):
     site.put(path, json.dumps(document).encode(), url=site.destination_url)
 
 
-def test_verify_finds_a_ledger_that_does_not_add_up(file_site):
-    config, _ = put_and_export(file_site)
+def test_verify_finds_a_ledger_that_does_not_add_up(site):
+    config, _ = put_and_export(site)
 
     def one_more(document):
         document["export"]["ledger"]["read"] += 1
 
-    alter_manifest(file_site, one_more)
+    alter_manifest(site, one_more)
 
     assert any("does not add up" in problem for problem in verify_export(config).problems)
 
 
-def test_verify_names_a_damaged_manifest(file_site):
-    config, _ = put_and_export(file_site)
-    path = read_manifest(file_site).path
-    data = file_site.destination.read_bytes(path)
-    file_site.put(path, data[: len(data) // 2], url=file_site.destination_url)
+def test_verify_names_a_damaged_manifest(site):
+    config, _ = put_and_export(site)
+    path = read_manifest(site).path
+    data = site.destination.read_bytes(path)
+    site.put(path, data[: len(data) // 2], url=site.destination_url)
 
     assert any("00000001.json" in problem for problem in verify_export(config).problems)
 
@@ -118,22 +118,22 @@ def test_verify_names_foreign_objects_where_readers_would_find_them(site, path):
     assert problem.startswith(site.destination.absolute_url(path))
 
 
-def test_verify_names_the_manifest_of_another_export(file_site):
-    config, _ = put_and_export(file_site)
+def test_verify_names_the_manifest_of_another_export(site):
+    config, _ = put_and_export(site)
 
     def rename(document):
         document["export"]["name"] = "other"
 
-    alter_manifest(file_site, rename)
+    alter_manifest(site, rename)
 
     assert any("another export, 'other'" in problem for problem in verify_export(config).problems)
 
 
-def test_verify_of_another_exports_destination_is_refused(file_site):
-    put_and_export(file_site)
+def test_verify_of_another_exports_destination_is_refused(site):
+    put_and_export(site)
 
     with pytest.raises(ConfigError, match="belongs to another export"):
-        verify_export(make_config(file_site, name="other"))
+        verify_export(make_config(site, name="other"))
 
 
 def harm(site):
