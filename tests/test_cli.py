@@ -468,6 +468,23 @@ def test_debug_shows_the_traceback_and_keeps_the_exit_code(job):
     assert "ConfigError" in stderr
 
 
+def test_debug_of_a_run_on_s3_shows_no_credential(job, s3_site):
+    token = "session-token-that-nobody-may-read"
+    s3_site.put("a.parquet", write_batch(events([{}])))
+    job.configure(
+        source={"url": s3_site.source_url, "preset": "generic"},
+        destination={"url": s3_site.destination_url},
+    )
+    command = [sys.executable, "-m", "pipelines", "export", job.path, "--debug"]
+    environment = os.environ | {"AWS_SESSION_TOKEN": token}
+
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    assert "Traceback" in done.stderr
+    assert token not in done.stderr + done.stdout
+    assert s3_site.server.admin.secret_key not in done.stderr + done.stdout
+
+
 def test_no_command_is_wrong_usage_with_help():
     assert "Usage" in run(code=2).output
 

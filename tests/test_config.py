@@ -420,6 +420,16 @@ def test_condition_cannot_leave_its_parentheses(write, tmp_path):
         with_overrides(config, to="slice", where="true) or (true", base=tmp_path)
 
 
+@pytest.mark.parametrize("to", ["{url}", "{url}/", "file://{url}", "{url}/sub/.."])
+def test_a_slice_cannot_go_to_the_destination_of_the_export_under_any_spelling(write, tmp_path, to):
+    config = load_config(write(""))
+
+    with pytest.raises(ConfigError, match="own destination"):
+        with_overrides(
+            config, to=to.format(url=config.destination.url), where="true", base=tmp_path
+        )
+
+
 def test_no_overrides_change_nothing(write, tmp_path):
     config = load_config(write(""))
 
