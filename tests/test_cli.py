@@ -469,7 +469,7 @@ def test_debug_shows_the_traceback_and_keeps_the_exit_code(job):
 
 
 def test_debug_of_a_run_on_s3_shows_no_credential(job, s3_site):
-    token = "session-token-that-nobody-may-read"
+    token = "session-token-that-nobody-may-read"  # noqa: S105 - a made-up one
     s3_site.put("a.parquet", write_batch(events([{}])))
     job.configure(
         source={"url": s3_site.source_url, "preset": "generic"},
@@ -478,7 +478,9 @@ def test_debug_of_a_run_on_s3_shows_no_credential(job, s3_site):
     command = [sys.executable, "-m", "pipelines", "export", job.path, "--debug"]
     environment = os.environ | {"AWS_SESSION_TOKEN": token}
 
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(  # noqa: S603 - our own command
+        command, env=environment, capture_output=True, text=True, check=False
+    )
 
     assert "Traceback" in done.stderr
     assert token not in done.stderr + done.stdout
