@@ -1,5 +1,6 @@
 """Fixtures of every test: an S3 server, and one place to read from and write to on disk and S3."""
 
+import signal
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,8 @@ from tests.s3_server import S3Server, serve_s3
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "s3: needs the S3 server of the test run")
+    # Processes that share the tests ignore Ctrl-C, and what they start would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)
