@@ -64,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, storage_options: dict[str, Any]) -> int:
     if not os.environ.get("PREFECT_API_URL"):
         _say("starting Prefect's own server, which takes a quarter of a minute …")
-    from flows.export import WindowsFailedError, export_request_logs  # noqa: PLC0415 - see above
+    from flows.export import export_request_logs  # noqa: PLC0415 - see above
+    from flows.runs import WindowsFailedError  # noqa: PLC0415
 
     try:
         state = export_request_logs(

@@ -350,22 +350,40 @@ def with_overrides(
     to: str | None,
     where: str | None,
     base: Path,
+    filters: tuple[EventFilter, ...] = (),
     strict_commit: bool = False,
+    looks_only: bool = False,
 ) -> ExportConfig:
-    """Return the config for one run: another destination, one more condition, strict commits.
+    """Return the config for one run: another destination, more conditions, strict commits.
+
+    Args:
+        config: what the file says.
+        to: another destination.
+        where: one more condition.
+        base: where a relative `to` starts.
+        filters: more filters.
+        strict_commit: refuse a store that writes over objects.
+        looks_only: the run writes nothing, so a slice needs no destination.
 
     Raises:
-        ConfigError: `where` is not one pure boolean expression, or `to` is the config's own
-            destination, where a slice would replace the full export.
+        ConfigError: `where` is not one pure boolean expression, or a slice has no destination of
+            its own and would replace the full export.
     """
     there: dict[str, Any] = {"strict_commit": True} if strict_commit else {}
     if to is not None:
         there["url"] = resolve_url(to, base)
     changes: dict[str, Any] = {"destination": config.destination.model_copy(update=there)}
-    if where is not None:
+    if where is not None or filters:
         own, other = config.destination.url, there.get("url", "")
+        if not other and not looks_only:
+            what = "where" if where is not None else "filters"
+            raise ConfigError(
+                f"{what} needs another destination (--to): a slice never replaces the full export"
+            )
         if other and open_store(other).url == open_store(own).url:
             raise ConfigError(f"--to {own}: is the config's own destination; a slice needs another")
+    changes["filters"] = (*config.filters, *filters)
+    if where is not None:
         # Each alone, or `true) or (true` would be an expression only between the parentheses.
         parse_expression(where, place="where", boolean=True)
         both = f"({config.where}) and ({where})" if config.where is not None else where

@@ -51,12 +51,15 @@ def load(
 ) -> "ExportConfig":
     """Return the config of a file, with a command's overrides."""
     from pipelines.config import load_config, with_overrides
-    from pipelines.errors import ConfigError
 
-    if where is not None and to is None and not slice_only:
-        raise ConfigError("--where needs --to: a slice never replaces the full export")
-    loaded = load_config(path)
-    return with_overrides(loaded, to=to, where=where, base=Path.cwd(), strict_commit=strict_commit)
+    return with_overrides(
+        load_config(path),
+        to=to,
+        where=where,
+        base=Path.cwd(),
+        strict_commit=strict_commit,
+        looks_only=slice_only,
+    )
 
 
 def duration_option(option: str, text: str | None) -> timedelta | None:

@@ -1,0 +1,91 @@
+"""Deployments without a work pool: `python -m flows.serve configs/*.yaml --cron "10 * * * *"`.
+
+Each config gets an export (scheduled where there is a cron line, and for ad-hoc runs) and a
+backfill, and all of them one verification; the process serves them until it is stopped.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import serve
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.deployments.runner import RunnerDeployment
+from prefect.schedules import Cron
+
+from flows.backfill import backfill_request_logs
+from flows.export import export_request_logs
+from flows.verify import verify_exports
+from pipelines.config import load_config
+from pipelines.errors import PipelineError
+
+TAGS = ["request-logs"]
+# A run that waits finds what is due when its turn comes; one that is cancelled would leave what
+# became due meanwhile to the next.
+ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
+
+
+def make_deployments(
+    configs: Sequence[Path], *, cron: str | None, verify_cron: str | None
+) -> list[RunnerDeployment]:
+    """Return the deployments of some configs.
+
+    Raises:
+        ConfigError: a config is wrong.
+    """
+    found: list[Any] = []  # to_deployment() gives a coroutine inside of an event loop alone
+    paths = [str(path.resolve()) for path in configs]
+    for path in paths:
+        name = load_config(Path(path)).name
+        for flow, kind, schedule in (
+            (export_request_logs, "export", cron),
+            (backfill_request_logs, "backfill", None),
+        ):
+            found.append(
+                flow.to_deployment(
+                    name=f"{name}-{kind}",
+                    parameters={"config": path},
+                    schedule=Cron(schedule, timezone="UTC") if schedule else None,
+                    concurrency_limit=ONE_AT_A_TIME,
+                    tags=[*TAGS, name],
+                    description=flow.description,
+                )
+            )
+    found.append(
+        verify_exports.to_deployment(
+            name="verify",
+            parameters={"configs": paths},
+            schedule=Cron(verify_cron, timezone="UTC") if verify_cron else None,
+            concurrency_limit=ONE_AT_A_TIME,
+            tags=TAGS,
+            description=verify_exports.description,
+        )
+    )
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until stopped; return 2 for a wrong config."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.serve", description="Serve exports to a Prefect server, here."
+    )
+    parser.add_argument("configs", metavar="CONFIG", type=Path, nargs="+", help="YAML of an export")
+    parser.add_argument("--cron", help="when to export, UTC, such as '10 * * * *'")
+    parser.add_argument("--verify-cron", help="when to verify, UTC, such as '30 4 * * *'")
+    parser.add_argument("--at-once", type=int, default=1, help="flow runs side by side")
+    options = parser.parse_args(arguments)
+    try:
+        deployments = make_deployments(
+            options.configs, cron=options.cron, verify_cron=options.verify_cron
+        )
+    except PipelineError as exc:
+        sys.stderr.write(f"flows.serve: {exc}\n")
+        return exc.exit_code
+    serve(*deployments, limit=options.at_once)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
