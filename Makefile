@@ -40,11 +40,12 @@ install: $(STAMP) ## make .venv from requirements.lock
 demo: $(STAMP) ## export the bundled sample of real calls
 	$(BIN)/python -m flows.export configs/demo.yaml
 
-check: $(STAMP) ## lint, format, types and import rules
+check: $(STAMP) ## lint, format, types, import rules and the Dockerfile
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint configs/Dockerfile
 
 test: check ## check, then all tests with branch coverage
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --cov --cov-report=term

@@ -129,19 +129,19 @@ def tell_commit(config: ExportConfig, window: WindowSummary) -> None:
     )
 
 
-def report_run(config: ExportConfig, summary: ExportSummary, seconds: float) -> None:
+def report_run(config: ExportConfig, summary: ExportSummary, sentence: str, seconds: float) -> None:
     """Leave the run's artifacts, and the asset when something was committed."""
     text = "\n".join(markdown(config, summary, seconds))
     told(
         lambda: create_markdown_artifact(
-            text, key=artifact_key(config.name, "export"), description="What the run did"
+            text, key=artifact_key(config.name, "export"), description=sentence
         )
     )
     rows = [window_row(window) for window in summary.windows[:_SHOWN_WINDOWS]]
     if rows:
         told(
             lambda: create_table_artifact(
-                rows, key=artifact_key(config.name, "windows"), description="Its windows"
+                rows, key=artifact_key(config.name, "windows"), description=sentence
             )
         )
     if summary.written:
@@ -171,7 +171,7 @@ def markdown(config: ExportConfig, summary: ExportSummary, seconds: float) -> It
             f" {size(raw)} | {raw / 1e6 / max(seconds, 1e-3):,.1f} MB/s |"
         )
         yield "\n## Manifests\n"
-        yield from (f"- `{window.manifest}`" for window in written[:_SHOWN_WINDOWS])
+        yield from (f"- [{w.window}]({w.manifest})" for w in written[:_SHOWN_WINDOWS])
     if summary.failed:
         yield "\n## Failed\n"
         yield from (f"- `{w.window}`: {_cell(w.error)}" for w in summary.failed[:_SHOWN_WINDOWS])
@@ -188,11 +188,13 @@ def _ledger_table(ledger: Ledger) -> Iterator[str]:
 def _rejects_table(config: ExportConfig, summary: ExportSummary, ledger: Ledger) -> Iterator[str]:
     examples = read_examples(summary, config.destination.storage_options)
     yield "\n## Rejected\n"
-    yield "| reason | events | for example |"
-    yield "| --- | ---: | --- |"
+    yield "| reason | events | for example in batch | row |"
+    yield "| --- | ---: | --- | ---: |"
     for reason, events in sorted(ledger.rejected_by.items(), key=lambda found: -found[1]):
-        places = (f"`{_cell(batch)}` row {row}" for batch, row in examples.get(reason, ()))
-        yield f"| {_cell(reason)} | {events:,} | {', '.join(places)} |"
+        counted = f"{_cell(reason)} | {events:,}"
+        for batch, row in examples.get(reason, [("", "")]):
+            yield f"| {counted} | {_cell(batch)} | {row} |"
+            counted = " | "
 
 
 def _cell(text: str) -> str:

@@ -82,8 +82,9 @@ def run_export_flow(
     summary = summarise_run(plan, windows)
     clean_up(config, [window.window for window in summary.written])
     progress.finish()
-    report_run(config, summary, time.monotonic() - began)
-    return final_state(summary)
+    state = final_state(summary)
+    report_run(config, summary, state.message or "", time.monotonic() - began)
+    return state
 
 
 def final_state(summary: ExportSummary) -> State[Any]:

@@ -1,7 +1,8 @@
 """Deployments without a work pool: `python -m flows.serve configs/*.yaml --cron "10 * * * *"`.
 
-Each config gets an export (scheduled where there is a cron line, and for ad-hoc runs) and a
-backfill, and all of them one verification; the process serves them until it is stopped.
+Prefect's own files among them are passed over. Each config gets an export (scheduled where there is
+a cron line, and for ad-hoc runs) and a backfill, and all of them one verification; the process
+serves them until it is stopped.
 """
 
 import argparse
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from prefect import serve
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import RunnerDeployment
@@ -27,6 +29,15 @@ TAGS = ["request-logs"]
 ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
 
 
+def is_prefect_file(path: Path) -> bool:
+    """Return whether a file is Prefect's own, which `configs/*.yaml` names too."""
+    try:
+        document = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, yaml.YAMLError):
+        return False  # `load_config` says what is wrong
+    return isinstance(document, dict) and bool({"deployments", "automations"} & document.keys())
+
+
 def make_deployments(
     configs: Sequence[Path], *, cron: str | None, verify_cron: str | None
 ) -> list[RunnerDeployment]:
@@ -36,7 +47,7 @@ def make_deployments(
         ConfigError: a config is wrong.
     """
     found: list[Any] = []  # to_deployment() gives a coroutine inside of an event loop alone
-    paths = [str(path.resolve()) for path in configs]
+    paths = [str(path.resolve()) for path in configs if not is_prefect_file(path)]
     for path in paths:
         name = load_config(Path(path)).name
         for flow, kind, schedule in (
