@@ -33,7 +33,7 @@ from prefect.exceptions import PrefectException
 from pipelines.config import ExportConfig
 from pipelines.manifest import LEDGER_COLUMNS, Ledger
 from pipelines.rejects import read_examples
-from pipelines.report import size
+from pipelines.report import count_partitions, size
 from pipelines.storage import open_store
 from pipelines.summary import ExportSummary, WindowSummary
 from pipelines.verification import Verification
@@ -167,7 +167,7 @@ def markdown(config: ExportConfig, summary: ExportSummary, seconds: float) -> It
         yield "| ---: | ---: | ---: | ---: | ---: |"
         yield (
             f"| {sum(len(w.data_files) for w in written):,} |"
-            f" {sum(w.partitions for w in written):,} | {size(stored)} |"
+            f" {count_partitions(written):,} | {size(stored)} |"
             f" {size(raw)} | {raw / 1e6 / max(seconds, 1e-3):,.1f} MB/s |"
         )
         yield "\n## Manifests\n"

@@ -76,6 +76,9 @@ def run_export_flow(
     get_run_logger().info(
         "%d batches, %d windows: %d to write", plan.batches, len(plan.windows), len(plan.to_do)
     )
+    lost = sum(window.lost_events for window in plan.to_do)
+    if lost:
+        get_run_logger().warning("%d events of batches that are gone are lost", lost)
     progress = LiveProgress(config, plan.events_at_most)
     found = export_all(plan, progress=progress, at_once=at_once)
     windows = [found.get(w.window.name) or summarise(plan, w) for w in plan.windows]

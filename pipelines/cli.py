@@ -6,6 +6,7 @@ Heavy imports stand inside the commands, so that `--help` is instant.
 # Commands are functions of many options with defaults: that is how typer reads them.
 # ruff: noqa: FBT002, PLR0917
 
+import io
 import signal
 import sys
 from datetime import UTC, datetime
@@ -46,6 +47,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; the console script's entry."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may know few characters
+            stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _exit)  # temporary files are cleared on the way out
     app()
 
@@ -74,7 +78,7 @@ def export(
     """Write every due window that is missing or whose inputs changed."""
     with shown_errors(debug=debug):
         from pipelines.export import run_export
-        from pipelines.report import describe_run
+        from pipelines.report import describe_failures, describe_run
 
         chosen = load(config, to=to, where=where, strict_commit=strict_commit)
         with shown_progress() as (on_plan, progress):
@@ -93,8 +97,8 @@ def export(
         else:
             print_lines(describe_run(summary))
         if summary.failed:
-            for window in summary.failed:
-                complain(f"{window.window}: {window.error}")
+            for line in describe_failures(summary.failed):
+                complain(line)
             raise typer.Exit(1)
         if require_data and not summary.batches:
             complain(f"{chosen.source.url} holds no batch, and --require-data was given")

@@ -15,6 +15,7 @@ from pipelines.terminal import (
     End,
     Start,
     To,
+    Where,
     duration_option,
     instant_option,
     load,
@@ -31,6 +32,7 @@ def status(
     start: Start = None,
     end: End = None,
     to: To = None,
+    where: Where = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -42,7 +44,7 @@ def status(
         from pipelines.status import describe_status, status_as_dict
 
         found = plan_export(
-            load(config, to=to),
+            load(config, to=to, where=where),
             now=datetime.now(UTC),
             start=instant_option("--start", start),
             end=instant_option("--end", end),
@@ -58,6 +60,7 @@ def status(
 def verify(
     config: ConfigPath,
     to: To = None,
+    where: Where = None,
     deep: Deep = False,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -69,7 +72,7 @@ def verify(
         from pipelines.report import describe_verification
         from pipelines.verification import verify_export
 
-        found = verify_export(load(config, to=to), deep=deep)
+        found = verify_export(load(config, to=to, where=where), deep=deep)
         if as_json:
             print_json(asdict(found))
         else:
@@ -81,6 +84,7 @@ def verify(
 def repair(
     config: ConfigPath,
     to: To = None,
+    where: Where = None,
     deep: Deep = False,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -92,7 +96,9 @@ def repair(
         from pipelines.report import describe_repair
         from pipelines.verification import repair_export
 
-        found, repaired = repair_export(load(config, to=to), now=datetime.now(UTC), deep=deep)
+        found, repaired = repair_export(
+            load(config, to=to, where=where), now=datetime.now(UTC), deep=deep
+        )
         if as_json:
             print_json({"found": asdict(found), "repaired": [asdict(one) for one in repaired]})
         else:
@@ -107,6 +113,7 @@ def repair(
 def gc(
     config: ConfigPath,
     to: To = None,
+    where: Where = None,
     delete: Annotated[
         bool, typer.Option("--delete", help="Remove it; without, only say what would be removed.")
     ] = False,
@@ -126,7 +133,7 @@ def gc(
         from pipelines.upkeep import sweep_export
 
         found = sweep_export(
-            load(config, to=to), delete=delete, grace=duration_option("--grace", grace)
+            load(config, to=to, where=where), delete=delete, grace=duration_option("--grace", grace)
         )
         if as_json:
             print_json(garbage_as_dict(found, deleted=delete))
@@ -140,6 +147,7 @@ def index(
         bool, typer.Option("--rebuild", help="Remove it first, and read every footer again.")
     ] = False,
     to: To = None,
+    where: Where = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -149,7 +157,9 @@ def index(
 
         from pipelines.upkeep import rebuild_index
 
-        found = rebuild_index(load(config, to=to), now=datetime.now(UTC), rebuild=rebuild)
+        found = rebuild_index(
+            load(config, to=to, where=where), now=datetime.now(UTC), rebuild=rebuild
+        )
         if as_json:
             print_json(asdict(found))
         else:

@@ -162,7 +162,9 @@ class Destination(_Frozen):
     url: str
     storage_options: dict[str, Any] = Field(default_factory=dict)
     keep_generations: Annotated[int, Field(ge=1)] = 1
-    grace: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(hours=1)
+    grace: Annotated[Duration, Field(gt=timedelta(0), json_schema_extra={"default": "1h"})] = (
+        timedelta(hours=1)
+    )
     strict_commit: bool = False
 
 
@@ -178,7 +180,7 @@ class WindowGrid(_Frozen):
 
     every: Duration
     start: Instant | None = None
-    lag: Lag = timedelta(minutes=20)
+    lag: Annotated[Lag, Field(json_schema_extra={"default": "20m"})] = timedelta(minutes=20)
 
     @property
     def grid(self) -> Grid:
@@ -356,6 +358,8 @@ def with_overrides(
 ) -> ExportConfig:
     """Return the config for one run: another destination, more conditions, strict commits.
 
+    With more conditions it is an export of its own, a slice, and its name says so.
+
     Args:
         config: what the file says.
         to: another destination.
@@ -382,7 +386,10 @@ def with_overrides(
             )
         if other and open_store(other).url == open_store(own).url:
             raise ConfigError(f"--to {own}: is the config's own destination; a slice needs another")
-    changes["filters"] = (*config.filters, *filters)
+        # A destination belongs to one export: that of a slice takes no other slice, nor the whole.
+        slice_of = {"where": where, "filters": [item.model_dump(mode="json") for item in filters]}
+        changes["name"] = f"{config.name}-slice-{meaning_digest(slice_of)[:8]}"
+        changes["filters"] = (*config.filters, *filters)
     if where is not None:
         # Each alone, or `true) or (true` would be an expression only between the parentheses.
         parse_expression(where, place="where", boolean=True)

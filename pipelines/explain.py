@@ -18,7 +18,6 @@ _MESSAGES = {  # for what pydantic says in Python's words
     "model_attributes_type": "must be a mapping of keys",
     "dict_type": "must be a mapping of keys",
     "string_type": "must be text",
-    "string_pattern_mismatch": "must be letters, digits, '.', '_' and '-', no sign first",
 }
 
 
@@ -37,6 +36,11 @@ def explain(exc: ValidationError, origin: str, root: type[BaseModel]) -> Iterato
             continue  # the short form of a key that was given in its long form
         key_path = ".".join(str(part) for part in where)
         message = _MESSAGES.get(error["type"], error["msg"].removeprefix("Value error, "))
+        if error["type"] == "string_pattern_mismatch":
+            signs = "'_', no digit"
+            if "-]" in error["ctx"]["pattern"]:
+                signs = "'.', '_' and '-', no sign"
+            message = f"must be letters, digits and {signs} first"
         secret = _SECRET.search(key_path) is not None
         if error["type"] == "extra_forbidden":
             keys = _keys_at(root, where[:-1])

@@ -153,6 +153,13 @@ def plan_run(
             f"{batch.path}: {batch.unreadable}; no batch of {config.source.url} can be exported",
             batch=batch.path,
         )
+    for window in plan.to_do:
+        if window.lost_events:
+            logger.warning(
+                "window %s is made again without %d events, of which the batches are gone",
+                window.window.name,
+                window.lost_events,
+            )
     if plan.to_do:
         check_create_only(open_destination(config), strict=strict)
         claim_destination(config)

@@ -8,7 +8,7 @@ from pipelines.codecs import DEFAULT_LEVELS
 from pipelines.config import ExportConfig, meaning_digest
 from pipelines.filters import EventFilter, Predicate, compile_filters
 from pipelines.sources.mapping import EventMapping
-from pipelines.windows import TimeWindow, Window, microseconds
+from pipelines.windows import UNDATED, TimeWindow, Window, microseconds
 
 _MEANT = {
     *("where", "exclude_errors", "sample", "remove_duplicates", "order_by", "partition_by"),
@@ -31,8 +31,11 @@ def window_meanings(
     meaning["valid_times"] = [microseconds(instant) for instant in config.source.valid_times]
     filters = list(zip(config.filters, compile_filters(config.filters, now=now), strict=True))
     digests: dict[str, str] = {}
+    undated = meaning_digest({name: meaning[name] for name in ("mapping", "valid_times")})
 
     def digest(window: Window) -> str:
+        if window == UNDATED:  # all of it is rejects, which nothing else touches
+            return undated
         found = [_filter_meaning(*pair, window) for pair in filters]
         key = repr(found)
         if key not in digests:

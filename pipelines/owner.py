@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from pipelines.config import ExportConfig
-from pipelines.errors import ConfigError, QualityError
+from pipelines.errors import ConfigError, QualityError, StorageError
 from pipelines.inputs import grid_of
 from pipelines.layout import OWNER_PATH
 from pipelines.sources.batches import open_source
@@ -25,8 +25,11 @@ def claim_destination(config: ExportConfig) -> None:
     Raises:
         ConfigError: the destination belongs to another export, source or grid.
     """
+    store = open_destination(config)
+    if store.stat(OWNER_PATH) is None:
+        _check_outside_of_others(config)
     data = json.dumps(_owner(config), ensure_ascii=False, indent=1).encode() + b"\n"
-    if not open_destination(config).create(OWNER_PATH, data):
+    if not store.create(OWNER_PATH, data):
         check_owner(config)
 
 
@@ -52,6 +55,20 @@ def check_owner(config: ExportConfig) -> bool:
                 f"where this config has {_shown(value)}; take a new destination"
             )
     return True
+
+
+def _check_outside_of_others(config: ExportConfig) -> None:
+    """Refuse a destination within that of another export, as far as may be looked at."""
+    url = open_destination(config).url
+    above, _, _ = url.rpartition("/")
+    while not above.endswith(("/", ":")):
+        try:
+            owned = open_store(above, config.destination.storage_options).stat(OWNER_PATH)
+        except StorageError:
+            return
+        if owned is not None:
+            raise ConfigError(f"destination.url: {url} lies within {above}, which is an export's")
+        above, _, _ = above.rpartition("/")
 
 
 def check_places(config: ExportConfig) -> None:

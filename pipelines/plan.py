@@ -11,7 +11,7 @@ import pyarrow as pa
 from pipelines.codecs import codec_version
 from pipelines.config import ExportConfig, meaning_digest
 from pipelines.engine import connect
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, ContractError
 from pipelines.inputs import (
     Difference,
     Inputs,
@@ -195,7 +195,7 @@ def plan_export(
         )
         plan = replace(plan, batches=survey.listed, unreadable=survey.unreadable)
         if survey.mapping is None or survey.first is None:
-            return plan
+            return replace(plan, windows=tuple(_without_batches(plan, states, span)))
         inputs = find_inputs(con, grid_of(config))
         plan = replace(plan, mapping=survey.mapping, inputs=inputs)
         meaning = window_meanings(config, survey.mapping, now=now)
@@ -223,7 +223,10 @@ def plan_again(plan: Plan, window: WindowPlan) -> tuple[Plan, WindowPlan]:
         rebuild_from_remaining=plan.rebuild_from_remaining,
     )
     found = next((w for w in again.windows if w.window == window.window), None)
-    return again, found or replace(window, status="up to date", detail="nothing is left of it")
+    if found is None:
+        name = window.window.name
+        raise ContractError(f"window {name}: its batches went away while the run read them")
+    return again, found
 
 
 def _check_config(config: ExportConfig, now: datetime, mapping: EventMapping, batch: Batch) -> None:
@@ -306,6 +309,8 @@ class _Planner:
         detail = f"generation {committed.generation}"
         if committed.config_digest != self.meaning(window):
             status, detail = "changed config", "the config means something else now"
+            if any(item.comparator == "last" for item in self.found.config.filters):
+                detail += " (`last` moves with the clock)"
         elif committed.format_version != FORMAT_VERSION:
             status, detail = "changed config", "the package writes another format now"
         elif found.changed:
@@ -390,7 +395,38 @@ def _check_range(
     if grid is None:
         raise ConfigError("start and end choose windows, and this config has no `window`")
     grid.covering(start, end)
+    first = config.window.start if config.window is not None else None
+    if first is not None and start < first:
+        raise ConfigError(
+            f"start: the first window starts at window.start, {first:%Y-%m-%dT%H:%MZ}"
+        )
     return start, end
+
+
+def _without_batches(
+    plan: Plan, states: pa.Table, span: tuple[datetime, datetime] | None
+) -> Iterator[WindowPlan]:
+    """Yield the committed windows of a source of which no batch is found any more."""
+    if plan.unreadable:
+        return
+    wants_more = plan.force or plan.rebuild_from_remaining
+    status: Status = "source expired" if wants_more else "up to date"
+    for name, committed in sorted(committed_windows(states).items()):
+        window = parse_window(name)
+        outside = span is not None and (
+            not isinstance(window, TimeWindow)
+            or not span[0] <= window.start < window.end <= span[1]
+        )
+        if not outside:
+            yield WindowPlan(
+                window=window,
+                status=status,
+                detail=f"generation {committed.generation}; the source holds no batch",
+                input=WindowInput(),
+                config_digest=committed.config_digest,
+                input_digest=committed.input_digest,
+                committed=committed,
+            )
 
 
 def _named(first: str, count: int) -> str:

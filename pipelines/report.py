@@ -35,7 +35,7 @@ def describe_run(summary: ExportSummary) -> Iterator[str]:
     ledger = summary.ledger
     written = summary.written
     parts = sum(len(window.data_files) for window in written)
-    partitions = sum(window.partitions for window in written)
+    partitions = count_partitions(written)
     stored = sum(window.bytes for window in written)
     raw = sum(window.raw_bytes for window in written)
     yield f"Export {summary.export}: {_count(summary.batches, 'batch', 'batches')} at the source"
@@ -69,13 +69,36 @@ def describe_unreadable(batches: Sequence[str]) -> Iterator[str]:
 
 
 def describe_left(summary: ExportSummary) -> Iterator[str]:
-    """Yield a line for each window that is neither committed by this run nor up to date."""
+    """Yield a line for each window that is neither committed by this run nor up to date.
+
+    Windows that failed for one reason share a line.
+    """
     for window in summary.windows:
         if window.status in ("source expired", "committed by another run"):
             said = f"{window.status}: " if window.status == "source expired" else ""
             yield f"  left alone      {window.window}: {said}{window.detail}"
-        elif window.error:
-            yield f"  FAILED          {window.window}: {window.error}"
+    failed = (window for window in summary.windows if window.error)
+    yield from (f"  FAILED          {line}" for line in describe_failures(failed))
+
+
+def describe_failures(windows: Iterable[WindowSummary]) -> Iterator[str]:
+    """Yield a line for each reason for which windows failed."""
+    failed: dict[str, list[str]] = {}
+    for window in windows:
+        failed.setdefault(reason_of(window), []).append(window.window)
+    for reason, names in failed.items():
+        more = f" and {_count(len(names) - 1, 'window', 'windows')} more" if names[1:] else ""
+        yield f"{names[0]}{more}: {reason}"
+
+
+def reason_of(window: WindowSummary) -> str:
+    """Return why a window was not committed, without its own name in front."""
+    return window.error.removeprefix(f"window {window.window}: ")
+
+
+def count_partitions(windows: Iterable[WindowSummary]) -> int:
+    """Return how many partitions the committed parts of windows lie in."""
+    return len({url.rpartition("/")[0] for window in windows for url in window.data_files})
 
 
 def describe_plan(plan: Plan) -> Iterator[str]:
@@ -101,10 +124,12 @@ def describe_plan(plan: Plan) -> Iterator[str]:
         for window in todo
         if window.window != UNDATED and window.input.bytes
     )
+    others = len(plan.windows) - len(todo) - len(same)
+    left = f", {others} blocked or left alone" if others else ""
     yield (
         f"{_count(len(todo), 'window', 'windows')} to write from "
         f"{size(sum(w.input.bytes for w in todo))} of batches, at least "
-        f"{_count(parts, 'part', 'parts')}; {len(same)} up to date. Nothing was written."
+        f"{_count(parts, 'part', 'parts')}; {len(same)} up to date{left}. Nothing was written."
     )
 
 

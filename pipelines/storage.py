@@ -64,6 +64,13 @@ class Store:
         """Return the URL of a path, not percent-encoded."""
         return self._place.absolute_url(path)
 
+    def location(self, path: str) -> str:
+        """Return what any reader opens: a URL on S3, a path on a disk.
+
+        Readers differ on whether `%` in a `file://` URL is an escape.
+        """
+        return f"{self.root}/{path}" if self.is_local else f"{self.url}/{path}"
+
     def list_objects(self, prefix: str = "", suffix: str = "") -> Iterator[StoredObject]:
         """Yield what is there now, in code point order of the paths.
 

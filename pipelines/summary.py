@@ -17,7 +17,7 @@ class WindowSummary:
 
     Attributes:
         status: the plan's, or `committed`, or `committed by another run`.
-        data_files: URLs of the committed parts.
+        data_files: the committed parts as readers open them, paths on a disk and URLs on S3.
         manifest: URL of the manifest that is the newest now, "" when there is none.
         bytes: of the committed parts; raw_bytes before compression.
         error: why the window was not committed, "" when it was or need not be.
@@ -73,7 +73,7 @@ class ExportSummary:
 
     @property
     def data_files(self) -> tuple[str, ...]:
-        """URLs of all committed parts of the run's windows, written now or before."""
+        """All committed parts of the run's windows, written now or before."""
         return tuple(url for window in self.windows for url in window.data_files)
 
     def as_dict(self) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def _committed(store: Store, found: dict[str, Any]) -> dict[str, Any]:
         "bytes": found["bytes"],
         "raw_bytes": found["raw_bytes"],
         "partitions": found["partitions"],
-        "data_files": tuple(f"{store.url}/{path}" for path in found["parts"]),
+        "data_files": tuple(store.location(path) for path in found["parts"]),
         "manifest": f"{store.url}/{found['manifest']}",
         "rejects": tuple(f"{store.url}/{path}" for path in found["rejects"]),
     }

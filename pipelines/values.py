@@ -56,8 +56,9 @@ def _duration_text(value: timedelta) -> str:
 
 # Schemas are for editors, so they describe what a file may say, not what becomes of it.
 _TEXT = WithJsonSchema({"type": "string"}, mode="validation")
+_TEXT_OR_ZERO = WithJsonSchema({"anyOf": [{"type": "string"}, {"const": 0}]}, mode="validation")
 _TEXT_OR_NUMBER = WithJsonSchema({"type": ["string", "integer"]}, mode="validation")
 Instant = Annotated[datetime, BeforeValidator(_instant), _TEXT]
 Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_duration_text), _TEXT]
-Lag = Annotated[timedelta, BeforeValidator(_lag), PlainSerializer(_duration_text), _TEXT_OR_NUMBER]
+Lag = Annotated[timedelta, BeforeValidator(_lag), PlainSerializer(_duration_text), _TEXT_OR_ZERO]
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0), _TEXT_OR_NUMBER]

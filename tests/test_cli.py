@@ -348,7 +348,9 @@ def test_demo_exports_the_sample_and_prints_a_record(tmp_path):
 
 @pytest.mark.parametrize("command", ["export", "plan"])
 def test_where_without_another_destination_is_refused(job, command):
-    assert "--where needs --to" in complaint(command, job.path, "--where", "true", code=2)
+    assert "where needs another destination (--to)" in complaint(
+        command, job.path, "--where", "true", code=2
+    )
     assert not job.destination.exists()
 
 

@@ -32,6 +32,7 @@ from pipelines.sources.mapping import EventMapping, parse_mapped
 
 PAYLOADS = ("request", "response")
 NUMBERS = ("duration_ms", "input_tokens", "output_tokens", "cost")
+_EXACT_DOUBLES, _EXACT_FLOATS = 2**53, 2**24  # below these every whole number is itself
 _IDS = ("id", "completion_id", "project_id")
 _TIMES = ("requested_at", "received_at", "updated_at")
 _BOOLEANS = ("cache_hit", "is_error")
@@ -217,7 +218,25 @@ def _typed(name: str, sql: str, family: str | None, batch: str) -> str:
         return _number(text, family)
     if family == BINARY:  # an id keeps telling events apart
         return f"coalesce({text}, lower(hex({sql})))" if name in _IDS else text
-    return f"cast({sql} as varchar)"
+    text = f"cast({sql} as varchar)"
+    return _float_text(sql, text, is_id=name in _IDS) if family == FLOAT else text
+
+
+def _float_text(sql: str, text: str, *, is_id: bool) -> str:
+    """SQL of a float or decimal as text, the same as that of an integer of its value.
+
+    pandas writes whole numbers as floats where one is missing. An id past what a float holds
+    exactly may be that of several events, and tells none apart.
+    """
+    short = f"case when contains({text}, '.') and not contains({text}, 'e') "
+    short += f"then rtrim(rtrim({text}, '0'), '.') else {text} end"
+    whole = f"{sql} = trunc({sql}) and abs({sql}) < {_EXACT_DOUBLES}"
+    found = f"case when {whole} then cast(cast({sql} as bigint) as varchar) else {short} end"
+    if not is_id:
+        return found
+    most = f"case typeof({sql}) when 'FLOAT' then {_EXACT_FLOATS} else {_EXACT_DOUBLES} end"
+    rounded = f"typeof({sql}) in ('FLOAT', 'DOUBLE') and not abs({sql}) < {most}"
+    return f"case when {rounded} then null else {found} end"
 
 
 def _whole(sql: str, family: str | None) -> str:
