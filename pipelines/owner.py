@@ -50,9 +50,11 @@ def check_owner(config: ExportConfig) -> bool:
         raise QualityError(f"{where}: not an owner record; take a new destination") from exc
     for key, value in _owner(config).items():
         if found.get(key) != value:
+            slices = "-slice-" in f"{found.get(key)}{value}"
+            hint = ", or give the --where that the slice was made with" if slices else ""
             raise ConfigError(
                 f"destination.url: {store.url} belongs to another {key}: {_shown(found.get(key))}, "
-                f"where this config has {_shown(value)}; take a new destination"
+                f"where this config has {_shown(value)}; take a new destination{hint}"
             )
     return True
 
