@@ -17,7 +17,7 @@ unexport PREFECT_API_URL PREFECT_API_KEY PREFECT_PROFILE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo check test soak bench bench-quick bench-scale lock clean
+.PHONY: help install demo check test test-ui soak bench bench-quick bench-scale lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,7 +48,12 @@ check: $(STAMP) ## lint, format, types, import rules and the Dockerfile
 	$(BIN)/hadolint configs/Dockerfile
 
 test: check ## check, then all tests with branch coverage
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --cov --cov-report=term
+	$(BIN)/python -m pytest -m "not ui" --numprocesses $(WORKERS) --dist worksteal --cov --cov-report=term
+
+test-ui: $(STAMP) ## look at Prefect's pages in Chromium, which Debian's packages bring; screens in build/screens
+	command -v chromium || { apt-get update && apt-get install --yes chromium; } \
+		|| { sudo apt-get update && sudo apt-get install --yes chromium; }
+	$(BIN)/python -m pytest -m ui
 
 soak: $(STAMP) ## kill 200 exports at random and count what that cost
 	$(BIN)/python -m tests.soak --kills 200

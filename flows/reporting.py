@@ -46,6 +46,7 @@ _COUNTS = ("read", *LEDGER_COLUMNS)
 _SECONDS_BETWEEN_UPDATES = 2.0
 _SHOWN_WINDOWS = 200
 _SHOWN_PROBLEMS = 50
+_MARKUP = re.compile(r"[\\`*_|\[\]<>]")
 _UNKNOWN_TO_ASSETS = re.compile(r"[\s#?&%\"'<>\[\]{}|\\^`*]")
 
 
@@ -198,7 +199,8 @@ def _rejects_table(config: ExportConfig, summary: ExportSummary, ledger: Ledger)
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("`", "'").replace("\n", " ")
+    """Text as it is, in a cell of a table: no mark-up, one line."""
+    return _MARKUP.sub(r"\\\g<0>", text.replace("\n", " "))
 
 
 def window_row(window: WindowSummary) -> dict[str, Any]:
