@@ -57,6 +57,12 @@ def test_the_wheel_holds_every_file_of(pattern, names):
     assert list_tree(pattern) <= names
 
 
+def test_the_wheel_holds_configs_to_start_from(names):
+    found = {name for name in names if name.startswith("flows/configs/")}
+
+    assert found == {f"flows/configs/{n}.yaml" for n in ("automations", "prefect", "s3-daily")}
+
+
 def test_the_wheel_holds_the_sample_and_its_licences(names):
     sample = {name for name in names if name.startswith("pipelines/sample/")}
 
