@@ -37,6 +37,7 @@ from pipelines.report import count_partitions, size
 from pipelines.storage import open_store
 from pipelines.summary import ExportSummary, WindowSummary
 from pipelines.verification import Verification
+from pipelines.windows import TimeWindow, parse_window
 
 logger = logging.getLogger("prefect.flow_runs.request_logs")
 
@@ -107,7 +108,7 @@ def artifact_key(*words: str) -> str:
 
 def tell_commit(config: ExportConfig, window: WindowSummary) -> None:
     """Emit the event of a committed window, for automations."""
-    ledger = asdict(window.ledger)
+    ledger, found = asdict(window.ledger), parse_window(window.window)
     emit_event(
         COMMITTED,
         resource={
@@ -120,6 +121,8 @@ def tell_commit(config: ExportConfig, window: WindowSummary) -> None:
             "export": config.name,
             "destination": config.destination.url,
             "window": window.window,
+            "start": found.start.isoformat() if isinstance(found, TimeWindow) else None,
+            "end": found.end.isoformat() if isinstance(found, TimeWindow) else None,
             "generation": window.generation,
             "manifest": window.manifest,
             "parts": len(window.data_files),

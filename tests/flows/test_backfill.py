@@ -1,0 +1,108 @@
+"""A range of windows, some side by side; and the verification of what is there."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pipelines.errors import QualityError
+from pipelines.export import export_window as library
+from tests.builders import events, make_config, read_manifests, write_batch
+
+START = datetime(2024, 6, 1, tzinfo=UTC)
+RANGE = {"start": "2024-06-01", "end": "2024-06-05"}
+NAMES = [
+    f"{START + timedelta(days=day):%Y%m%dT%H%M%SZ}_{START + timedelta(days=day + 1):%Y%m%dT%H%M%SZ}"
+    for day in range(4)
+]
+
+
+@pytest.fixture
+def backfill(prefect_server):  # noqa: ARG001 - a fixture for its effect
+    from flows.backfill import backfill_request_logs  # noqa: PLC0415 - imports Prefect
+
+    return backfill_request_logs
+
+
+@pytest.fixture
+def verify(prefect_server):  # noqa: ARG001 - a fixture for its effect
+    from flows.verify import verify_exports  # noqa: PLC0415 - imports Prefect
+
+    return verify_exports
+
+
+@pytest.fixture
+def config(file_site):
+    """Four days of one event each."""
+    times = [START + timedelta(days=day, hours=9) for day in range(4)]
+    rows = events({"requested_at": at, "received_at": at} for at in times)
+    file_site.put("batch.parquet", write_batch(rows))
+    return make_config(file_site, window={"every": "1d"})
+
+
+def watched(monkeypatch, *, failing=None):
+    """Note how many windows are written at once, at most; let one fail."""
+    lock, counts = threading.Lock(), {"now": 0, "most": 0}
+    together = threading.Barrier(2, timeout=60)
+
+    def export_window(plan, planned, **options):
+        with lock:
+            counts["now"] += 1
+            counts["most"] = max(counts["most"], counts["now"])
+        try:
+            together.wait()
+            if planned.window.name == failing:
+                raise QualityError("too many rejects")
+            return library(plan, planned, **options)
+        finally:
+            with lock:
+                counts["now"] -= 1
+
+    monkeypatch.setattr("flows.windows.export_window", export_window)
+    return counts
+
+
+def test_windows_are_written_side_by_side_up_to_the_limit(backfill, config, file_site, monkeypatch):
+    counts = watched(monkeypatch)
+
+    state = backfill(config, **RANGE, windows_at_once=2, return_state=True)
+
+    assert state.is_completed()
+    assert counts["most"] == 2
+    assert [manifest.window for manifest in read_manifests(file_site)] == NAMES
+
+
+def test_a_window_that_fails_is_named_and_stops_no_other(backfill, config, file_site, monkeypatch):
+    watched(monkeypatch, failing=NAMES[1])
+
+    state = backfill(config, **RANGE, windows_at_once=2, return_state=True)
+
+    assert state.is_failed()
+    assert f"{NAMES[1]}: too many rejects" in state.message
+    assert [manifest.window for manifest in read_manifests(file_site)] == [
+        name for name in NAMES if name != NAMES[1]
+    ]
+
+
+def test_a_backfill_needs_its_range(backfill):
+    assert set(backfill.parameters.required) == {"config", "start", "end"}
+
+
+def test_a_verification_of_what_was_exported_says_so(backfill, verify, config):
+    backfill(config, **RANGE)
+
+    state = verify([config], return_state=True)
+
+    assert state.message == "1 exports are as committed"
+    assert state.result()["test-export"]["windows"] == 4
+
+
+def test_a_verification_names_what_is_gone(backfill, verify, config, file_site):
+    backfill(config, **RANGE)
+    (part, *_) = read_manifests(file_site)[0].parts
+    file_site.destination.delete(part.path)
+
+    state = verify([config], return_state=True)
+
+    assert state.is_failed()
+    assert part.path in state.message
