@@ -27,6 +27,7 @@ KINDS = {
     "stall": EVERY,  # midway in the body of a GET, before any other answer
     "truncated": ("GET",),
     "lost": ("PUT", "POST"),  # the server has done it, and its answer is a reset
+    "late": ("PUT", "POST"),  # the server has done it, and its answer takes ten seconds
     "slow": EVERY,  # 1 kB/s
 }
 _ANSWERS = {
@@ -36,6 +37,7 @@ _ANSWERS = {
 }
 _SLOW_PIECE, _SLOW_PAUSE = 100, 0.1
 _SLOW_AT_MOST = 2048  # bytes; larger answers pass, so that tests end
+_LATE_SECONDS = 10
 _STALL_SECONDS = 120  # far past any timeout of a test; the proxy's end ends it
 _HOP_BY_HOP = {"connection", "expect", "keep-alive", "transfer-encoding", "content-length"}
 
@@ -155,6 +157,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._stall()
         else:
             status, headers, data = self._forward(body)
+            if fault == "late":
+                self.server.stopping.wait(_LATE_SECONDS)
             if fault == "lost":
                 self._reset()
             else:

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 FINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 _MARK = "REQUEST_LOGS_TEST_PROCESS"
 _READY_SECONDS = 120
+_SENDS = 20
 _QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -120,8 +121,7 @@ class Prefect:
         return done.stdout
 
     def create_pool(self, name):
-        answer = self.client.post("/work_pools/", json={"name": name, "type": "process"})
-        answer.raise_for_status()
+        self.post("/work_pools/", {"name": name, "type": "process"})
 
     def worker(self, pool, *, cwd, env):
         """Start a worker that takes the runs of a pool; a context manager."""
@@ -136,18 +136,34 @@ class Prefect:
         )
 
     def get(self, path):
-        answer = self.client.get(path)
-        answer.raise_for_status()
-        return answer.json()
+        return self._send("GET", path).json()
 
     def post(self, path, body):
-        answer = self.client.post(path, json=body)
-        assert answer.is_success, answer.text
+        answer = self._send("POST", path, body)
         return answer.json() if answer.content else None
+
+    def delete(self, path):
+        self._send("DELETE", path)
+
+    def _send(self, method, path, body=None):
+        for _ in range(_SENDS):
+            answer = self.client.request(method, path, json=body)
+            # What the server says when SQLite is locked for too long; Prefect's clients do the same.
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(0.5)
+        assert answer.is_success, answer.text
+        return answer
 
     def deployment(self, name):
         """The deployment `flow/deployment`."""
         return self.get(f"/deployments/name/{name}")
+
+    def activate(self, deployment):
+        """Let the schedule of a deployment begin."""
+        (schedule,) = deployment["schedules"]
+        path = f"/deployments/{deployment['id']}/schedules/{schedule['id']}"
+        self._send("PATCH", path, {"active": True})
 
     def start(self, deployment, **parameters):
         """Ask for a run of a deployment now, as the UI does; return its id."""
