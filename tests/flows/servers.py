@@ -146,12 +146,13 @@ class Prefect:
         self._send("DELETE", path)
 
     def _send(self, method, path, body=None):
+        answer = self.client.request(method, path, json=body)
         for _ in range(_SENDS):
-            answer = self.client.request(method, path, json=body)
-            # What the server says when SQLite is locked for too long; Prefect's clients do the same.
+            # SQLite was locked for too long: Prefect's own clients send again, too.
             if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
                 break
             time.sleep(0.5)
+            answer = self.client.request(method, path, json=body)
         assert answer.is_success, answer.text
         return answer
 

@@ -461,8 +461,9 @@ def test_the_dataset_is_an_asset_that_comes_from_the_source(server, reported):
 
 
 def test_nothing_that_prefect_keeps_holds_a_payload(server, reported):
-    _, _, run = reported
+    _, name, run = reported
     assert "windows: 4 to write" in wait_for(lambda: server.logs(run["id"]))
+    assert holders(server, name), "what is looked through holds what it should"
 
     assert holders(server, PAYLOAD) == []
 
@@ -492,7 +493,12 @@ AwsCredentials(
 @pytest.mark.skipif(not importlib.util.find_spec("prefect_aws"), reason="prefect-aws is optional")
 def test_credentials_of_a_block_reach_s3_and_nothing_else(server, project, s3_site, tmp_path):
     s3 = s3_site.server
-    secrets = {"KEY": s3.admin.access_key, "SECRET": s3.admin.secret_key, "ENDPOINT": s3.endpoint}
+    secrets = {
+        "KEY": s3.admin.access_key,
+        "SECRET": s3.admin.secret_key,
+        "ENDPOINT": s3.endpoint,
+        "PREFECT_HOME": str(server.home),
+    }
     subprocess.run(  # noqa: S603 - this interpreter on our own program
         [sys.executable, "-c", SAVE_BLOCK], env=server.environment() | secrets, check=True
     )
@@ -506,7 +512,8 @@ def test_credentials_of_a_block_reach_s3_and_nothing_else(server, project, s3_si
         logged = wait_for(lambda: server.logs(run["id"]))
 
     assert run["state"]["message"].startswith("4 windows committed")
-    # Blocks are encrypted in the database.
+    # The block is in the database, encrypted; the parameters and the logs stand there too.
+    assert holders(server, "aws-credentials/test")
     assert holders(server, s3.admin.secret_key) == []
     assert s3.admin.secret_key not in logged + json.dumps(run)
     meta = [path for path in s3_site.paths() if path.startswith("_meta/")]
