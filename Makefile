@@ -48,7 +48,7 @@ check: $(STAMP) ## lint, format, types, import rules and the Dockerfile
 	$(BIN)/hadolint configs/Dockerfile
 
 test: check ## check, then all tests with branch coverage
-	$(BIN)/python -m pytest -m "not ui" --numprocesses $(WORKERS) --dist worksteal --cov --cov-report=term
+	$(BIN)/python -m pytest -m "not ui" --numprocesses $(WORKERS) --dist loadgroup --cov --cov-report=term
 
 test-ui: $(STAMP) ## look at Prefect's pages in Chromium, which Debian's packages bring; screens in build/screens
 	command -v chromium || { apt-get update && apt-get install --yes chromium; } \

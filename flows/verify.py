@@ -5,18 +5,25 @@ from typing import Any, cast
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.tasks import exponential_backoff
 
 from flows.credentials import credentials as credentials_of
 from flows.reporting import report_verification, tell_failure
-from flows.runs import choose_config
+from flows.runs import choose_config, export_name
 from flows.windows import is_retryable
 from pipelines.config import ExportConfig
 from pipelines.errors import PipelineError, QualityError
 from pipelines.verification import Verification, verify_export
 
 _SHOWN_PROBLEMS = 20
+
+
+def _flow_run_name() -> str:
+    parameters = flow_run.parameters
+    names = ", ".join(export_name(config) for config in parameters["configs"])
+    return f"verify {names}{' deep' if parameters.get('deep') else ''}"
 
 
 @task(
@@ -36,6 +43,7 @@ def verify_one(name: str, config: ExportConfig, *, deep: bool) -> Verification: 
 
 @flow(
     name="verify-exports",
+    flow_run_name=_flow_run_name,
     persist_result=False,
     on_failure=[tell_failure],
     on_crashed=[tell_failure],

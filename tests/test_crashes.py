@@ -134,7 +134,13 @@ def open_once(request, tmp_path_factory):
 @pytest.mark.parametrize(
     ("kind", "point"),
     [
-        pytest.param(kind, point, id=f"{kind}-{point}", marks=[pytest.mark.s3] * (kind == "s3"))
+        pytest.param(
+            kind,
+            point,
+            id=f"{kind}-{point}",
+            # One arena a store: its tests stay in one process.
+            marks=[pytest.mark.xdist_group(f"crashes-{kind}")] + [pytest.mark.s3] * (kind == "s3"),
+        )
         for kind in ("file", "s3")
         for point in points_of(kind)
     ],

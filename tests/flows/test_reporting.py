@@ -10,6 +10,8 @@ import yaml
 
 from tests.builders import make_config
 
+pytestmark = pytest.mark.xdist_group("flows")  # one server
+
 
 @pytest.fixture
 def reporting(prefect_server):  # noqa: ARG001 - a fixture for its effect
