@@ -47,7 +47,7 @@ _COUNTS = ("read", *LEDGER_COLUMNS)
 _SECONDS_BETWEEN_UPDATES = 2.0
 _SHOWN_WINDOWS = 200
 _SHOWN_PROBLEMS = 50
-_MARKUP = re.compile(r"[\\`*_|\[\]<>]")
+_MARKUP = re.compile(r"[\\`*|\[\]<>]|_(?=_)|(?<=_)_")
 _UNKNOWN_TO_ASSETS = re.compile(r"[\s#?&%\"'<>\[\]{}|\\^`*]")
 
 
