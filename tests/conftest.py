@@ -63,10 +63,14 @@ def s3():
         yield server
 
 
+_connected: list[object] = [None]  # as whom, so that a thousand tests share one connection
+
+
 def forget_connections():
     """Make the next request read credentials and endpoint from the environment again."""
     from s3fs import S3FileSystem  # noqa: PLC0415 - tests without S3 need not load it
 
+    _connected[0] = None
     S3FileSystem.clear_instance_cache()
 
 
@@ -76,7 +80,9 @@ def use_identity(monkeypatch, server, identity):
         monkeypatch.delenv(name, raising=False)
     for name, value in server.environment(identity).items():
         monkeypatch.setenv(name, value)
-    forget_connections()
+    if _connected[0] != (server, identity):
+        forget_connections()
+        _connected[0] = (server, identity)
 
 
 @pytest.fixture
@@ -84,7 +90,8 @@ def s3_env(s3, monkeypatch):
     """The S3 server, with AWS_* of its admin in the environment."""
     use_identity(monkeypatch, s3, s3.admin)
     yield s3
-    forget_connections()
+    if _connected[0] != (s3, s3.admin):
+        forget_connections()
 
 
 def make_site(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Site:
