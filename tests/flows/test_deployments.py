@@ -323,7 +323,7 @@ def test_a_run_that_is_cancelled_leaves_nothing_half(server, project, proxied, s
     proxy.use(hold("late", *WINDOWS[2:]))
     path = write_config(project, daily(behind))
     run = server.start(ADHOC, config=path)
-    wait_for(proxy.faults)
+    wait_for(proxy.faults, seconds=150)
 
     cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
     server.post(f"/flow_runs/{run}/set_state", cancelling)
@@ -350,7 +350,7 @@ def test_a_run_killed_with_its_worker_is_finished_by_the_next(
     path = write_config(project, daily(behind))
     with server.worker("doomed", cwd=tmp_path, env=s3_site.server.environment()) as doomed:
         server.start(f"{EXPORT}/doomed", config=path)
-        wait_for(proxy.faults)
+        wait_for(proxy.faults, seconds=150)
         doomed.kill()
     left = committed(s3_site)
     proxy.use(Faults())
