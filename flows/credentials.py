@@ -50,8 +50,10 @@ def credentials(slug: str | None) -> Iterator[None]:
 def _environment(slug: str) -> dict[str, str | None]:
     try:
         block: Any = Block.load(slug)
-    except (ValueError, ImportError) as exc:
-        raise ConfigError(f"credentials: {slug!r} is no block that can be loaded: {exc}") from exc
+    except (ValueError, ImportError, RuntimeError) as exc:
+        # Without the cause, which may show the values of the block.
+        what = f"{slug!r} is no block that can be loaded ({type(exc).__name__})"
+        raise ConfigError(f"credentials: {what}") from None
     parameters = getattr(block, "aws_client_parameters", None)
     endpoint = getattr(parameters, "endpoint_url", None)
     region = getattr(block, "region_name", None)

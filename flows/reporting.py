@@ -9,6 +9,7 @@ import logging
 import re
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any, TypeVar, cast
@@ -29,8 +30,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.events import emit_event
 from prefect.exceptions import PrefectException
+from prefect.types.names import MAX_ASSET_KEY_LENGTH
 
 from pipelines.config import ExportConfig
+from pipelines.errors import PipelineError
 from pipelines.manifest import LEDGER_COLUMNS, Ledger
 from pipelines.rejects import read_examples
 from pipelines.report import count_partitions, size
@@ -190,7 +193,11 @@ def _ledger_table(ledger: Ledger) -> Iterator[str]:
 
 
 def _rejects_table(config: ExportConfig, summary: ExportSummary, ledger: Ledger) -> Iterator[str]:
-    examples = read_examples(summary, config.destination.storage_options)
+    try:
+        examples = read_examples(summary, config.destination.storage_options)
+    except (PipelineError, ValueError, zlib.error) as exc:
+        logger.warning("no examples of rejects: %s", type(exc).__name__)
+        examples = {}
     yield "\n## Rejected\n"
     yield "| reason | events | for example in batch | row |"
     yield "| --- | ---: | --- | ---: |"
@@ -256,7 +263,7 @@ def materialize_dataset(config: ExportConfig, summary: ExportSummary) -> None:
 
 def asset_key(url: str) -> str:
     """Return a URL as the key of an asset, which holds fewer characters than a URL may."""
-    return _UNKNOWN_TO_ASSETS.sub("_", open_store(url).url)
+    return _UNKNOWN_TO_ASSETS.sub("_", open_store(url).url)[:MAX_ASSET_KEY_LENGTH]
 
 
 def report_verification(name: str, found: Verification) -> None:

@@ -6,6 +6,7 @@ serves them until it is stopped.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--verify-cron", help="when to verify, UTC, such as '30 4 * * *'")
     parser.add_argument("--at-once", type=int, default=1, help="flow runs side by side")
     options = parser.parse_args(arguments)
+    # configs/automations.yaml counts on it; the processes of runs inherit it.
+    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
     try:
         deployments = make_deployments(
             options.configs, cron=options.cron, verify_cron=options.verify_cron

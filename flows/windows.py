@@ -1,6 +1,7 @@
 """Windows as task runs: groups of neighbours, retried alone, a few at once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from prefect.tasks import exponential_backoff
 from flows.reporting import LiveProgress, tell_commit
 from pipelines.errors import ConfigError, ContractError, PipelineError
 from pipelines.export import export_window
+from pipelines.interrupts import stop_statements
 from pipelines.owner import open_destination
 from pipelines.plan import Plan, WindowPlan
 from pipelines.states import StateLog
@@ -36,6 +38,7 @@ class WindowGroup:
         self.log = log
         self.progress = progress
         self.windows = windows
+        self.stopped = False
         self.written: dict[str, WindowSummary] = {}
         self.errors: dict[str, PipelineError] = {}
 
@@ -54,6 +57,8 @@ class WindowGroup:
         for window in self.windows:
             name = window.window.name
             failed = self.errors.get(name)
+            if self.stopped:
+                raise ContractError("the run was stopped")
             if name in self.written or (failed is not None and not failed.retryable):
                 continue
             try:
@@ -128,11 +133,12 @@ def export_all(plan: Plan, *, progress: LiveProgress, at_once: int) -> dict[str,
     groups = _groups(plan, chosen, log, progress)
     found: dict[str, WindowSummary] = {}
     try:
-        for group, state in _states(groups, at_once):
-            error = None if state.is_completed() else state.result(raise_on_failure=False)
-            if isinstance(error, ConfigError):
-                raise error
-            found |= group.summarise(error)
+        with closing(_states(groups, at_once)) as states:
+            for group, state in states:
+                error = None if state.is_completed() else state.result(raise_on_failure=False)
+                if isinstance(error, ConfigError):
+                    raise error
+                found |= group.summarise(error)
     finally:
         log.flush()
     return found
@@ -140,7 +146,7 @@ def export_all(plan: Plan, *, progress: LiveProgress, at_once: int) -> dict[str,
 
 def _states(
     groups: Sequence[WindowGroup], at_once: int
-) -> Iterator[tuple[WindowGroup, State[Any]]]:
+) -> Generator[tuple[WindowGroup, State[Any]], None, None]:
     """Run the groups, at most `at_once` side by side; yield each with its final state."""
     if at_once == 1:  # in this thread, where a signal reaches DuckDB
         for group in groups:
@@ -148,12 +154,19 @@ def _states(
         return
     running: dict[PrefectFuture[None], WindowGroup] = {}
     waiting = list(reversed(groups))
-    while waiting or running:
-        while waiting and len(running) < at_once:
-            group = waiting.pop()
-            running[export_windows.submit(group)] = group
-        for future in wait_for_any(list(running)):
-            yield running.pop(future), future.state
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                group = waiting.pop()
+                running[export_windows.submit(group)] = group
+            for future in wait_for_any(list(running)):
+                yield running.pop(future), future.state
+    finally:  # a run that is stopped, or fails, waits for its windows before anything is put back
+        for group in running.values():
+            group.stopped = True
+        if running:
+            stop_statements()
+            wait(list(running))
 
 
 def wait_for_any(futures: list[PrefectFuture[None]]) -> list[PrefectFuture[None]]:

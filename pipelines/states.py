@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -116,16 +117,20 @@ class StateLog:
         """Write nothing yet."""
         self._cache = open_states(store)
         self._rows: list[pa.Table] = []
+        self._lock = threading.Lock()  # windows may be written side by side
 
     def add(self, manifest: Manifest) -> None:
         """Take note of a commit."""
-        self._rows.append(state_rows([manifest]))
-        if len(self._rows) >= _WINDOWS_AT_ONCE:
+        with self._lock:
+            self._rows.append(state_rows([manifest]))
+            is_full = len(self._rows) >= _WINDOWS_AT_ONCE
+        if is_full:
             self.flush()
 
     def flush(self) -> None:
         """Write what was noted; a cache that cannot be written is no reason to fail."""
-        rows, self._rows = self._rows, []
+        with self._lock:
+            rows, self._rows = self._rows, []
         try:
             if rows:
                 self._cache.add(pa.concat_tables(rows))

@@ -86,6 +86,31 @@ def test_a_window_that_fails_is_named_and_stops_no_other(backfill, config, file_
     ]
 
 
+def test_a_config_error_ends_the_run_once_its_windows_have_ended(
+    backfill, config, file_site, monkeypatch
+):
+    from pipelines.errors import ConfigError  # noqa: PLC0415 - this test alone
+
+    ended, fails = [], threading.Event()
+
+    def export_window(plan, planned, **options):
+        if planned.window.name == NAMES[0]:
+            fails.set()
+            raise ConfigError("no such column")
+        fails.wait(60)
+        found = library(plan, planned, **options)
+        ended.append(planned.window.name)
+        return found
+
+    monkeypatch.setattr("flows.windows.export_window", export_window)
+
+    state = backfill(config, **RANGE, windows_at_once=2, return_state=True)
+
+    assert state.is_failed()
+    assert "no such column" in state.message
+    assert set(ended) >= {manifest.window for manifest in read_manifests(file_site)}
+
+
 def test_a_backfill_needs_its_range(backfill):
     assert set(backfill.parameters.required) == {"config", "start", "end"}
 
