@@ -161,3 +161,15 @@ def test_ids_past_what_a_float_holds_tell_no_events_apart(site):
     export(make_config(site))
 
     assert len(read_records(site)) == 2
+
+
+def test_a_changed_filter_leaves_the_undated_window_alone(site):
+    rows = [event(requested_at=NOON), event(id="u", requested_at=None)]
+    site.put("a.parquet", write_batch(rows))
+    export(make_config(site, window=DAILY, max_reject_ratio=1), now=AFTER)
+
+    changed = make_config(site, window=DAILY, max_reject_ratio=1, where="status_code = 500")
+    plan = plan_export(changed, now=AFTER)
+
+    found = {window.window.name: window.status for window in plan.windows}
+    assert (found[FIRST], found["undated"]) == ("changed config", "up to date")
