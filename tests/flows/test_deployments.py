@@ -1,6 +1,5 @@
 """Deployments on a real Prefect server, run by a real worker, from S3 to S3."""
 
-import importlib.util
 import itertools
 import json
 import re
@@ -534,7 +533,6 @@ AwsCredentials(
 """
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("prefect_aws"), reason="prefect-aws is optional")
 def test_credentials_of_a_block_reach_s3_and_nothing_else(server, project, s3_site, tmp_path):
     s3 = s3_site.server
     secrets = {
