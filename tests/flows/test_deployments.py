@@ -533,6 +533,7 @@ AwsCredentials(
 """
 
 
+@pytest.mark.usefixtures("worker")  # which makes the deployments
 def test_credentials_of_a_block_reach_s3_and_nothing_else(server, project, s3_site, tmp_path):
     s3 = s3_site.server
     secrets = {
