@@ -272,6 +272,16 @@ class DatePath:
                     continue
         return None
 
+    def leads_on(self, folder: str) -> bool:
+        """Return whether a folder's path is the template's beginning, with more to come."""
+        steps, template = folder.rstrip("/").split("/"), self.template.split("/")
+        if len(steps) >= len(template):
+            return False
+        beginning = "/".join(template[: len(steps)])
+        if "%" not in beginning:
+            return steps == template[: len(steps)]
+        return any(pattern.fullmatch(folder.rstrip("/")) for pattern in _patterns(beginning))
+
     def prefixes(self, start: datetime, end: datetime) -> tuple[str, ...]:
         """Return the prefixes, sorted, that paths with a date in `[start, end)` start with.
 

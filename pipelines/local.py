@@ -76,6 +76,15 @@ class Directory:
         for prefix in prefixes:
             yield from self.list_objects(prefix, "")
 
+    def list_folder(self, prefix: str) -> tuple[list[str], list[StoredObject]]:
+        """Return the directories directly in a directory and the files there."""
+        directory = self._local(prefix) if prefix else self.root
+        with local_errors("list", f"file://{directory}"):
+            entries = [entry for entry in _scan(directory) if not entry.name.startswith(".")]
+            folders = [f"{prefix}{entry.name}/" for entry in entries if entry.is_dir()]
+            files = [_listed(entry, f"{prefix}{entry.name}") for entry in entries]
+        return folders, [found for found in files if found is not None]
+
     def stat(self, path: str) -> StoredObject | None:
         """Return the file as it is now, or None when there is none."""
         with local_errors("look at", self.absolute_url(path)):

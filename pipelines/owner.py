@@ -7,7 +7,7 @@ from pipelines.config import ExportConfig
 from pipelines.errors import ConfigError, QualityError, StorageError
 from pipelines.inputs import grid_of
 from pipelines.layout import OWNER_PATH
-from pipelines.sources.batches import open_source
+from pipelines.sources.listing import open_source
 from pipelines.storage import Store, open_store
 from pipelines.windows import format_duration
 

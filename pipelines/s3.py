@@ -62,7 +62,7 @@ class Bucket:
             for _ in range(_LISTING_LEVELS):
                 if len(folders) >= _LISTINGS:
                     break
-                pages = list(pool.map(self._list_folder, folders))
+                pages = list(pool.map(self.list_folder, folders))
                 found += [entry for _, objects in pages for entry in objects]
                 folders = [folder for below, _ in pages for folder in below]
             listed = pool.map(lambda folder: list(self._list(folder, "")), folders)
@@ -173,7 +173,7 @@ class Bucket:
         for page in self._pages(prefix):
             yield from self._listed(page, suffix)
 
-    def _list_folder(self, prefix: str) -> tuple[list[str], list[StoredObject]]:
+    def list_folder(self, prefix: str) -> tuple[list[str], list[StoredObject]]:
         """Return the folders directly under a string prefix, and the objects."""
         folders: list[str] = []
         objects: list[StoredObject] = []

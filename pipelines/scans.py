@@ -16,9 +16,9 @@ from pipelines.engine import NotUtf8Error, compose, connect, engine_errors
 from pipelines.errors import ConfigError, ContractError
 from pipelines.losers import BATCH_WIDTH, Losers, list_places, places_between, unpack_places
 from pipelines.reshape import Query, Scan
-from pipelines.sources.batches import open_source
 from pipelines.sources.fetch import Spool
 from pipelines.sources.fields import event_sql
+from pipelines.sources.listing import open_source
 from pipelines.sources.not_utf8 import columns_of_copy
 from pipelines.work import BatchRange, ShardWork
 

@@ -81,6 +81,15 @@ class Store:
         """
         return self._place.list_objects(prefix, suffix)
 
+    def list_folder(self, prefix: str) -> tuple[list[str], list[StoredObject]]:
+        """Return the folders directly in a folder and the objects there.
+
+        Args:
+            prefix: of the folder, with a slash at its end; `""` is the root. So are the folders
+                in the answer.
+        """
+        return self._place.list_folder(prefix)
+
     def list_wide(self, prefixes: Sequence[str]) -> Iterator[StoredObject]:
         """Yield what is below each prefix, in code point order, with listings side by side."""
         return self._place.list_wide(sorted(prefixes))

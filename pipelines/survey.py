@@ -12,17 +12,11 @@ import pyarrow as pa
 from pipelines.config import ExportConfig
 from pipelines.engine import engine_errors, read_table, statement
 from pipelines.segments import SegmentCache
-from pipelines.sources.batches import (
-    Batch,
-    SourceFiles,
-    list_batches,
-    open_source,
-    read_batches,
-    read_columns,
-)
+from pipelines.sources.batches import Batch, read_batches, read_columns
 from pipelines.sources.contract import check_same_contract
 from pipelines.sources.detection import resolve_mapping
 from pipelines.sources.index import index_rows, parse_columns, time_key
+from pipelines.sources.listing import SourceFiles, find_readable, list_batches, open_source
 from pipelines.sources.mapping import EventMapping
 from pipelines.storage import StoredObject
 from pipelines.windows import microseconds
@@ -86,6 +80,13 @@ def survey_source(
         listed = _with_known_elsewhere(con, files, listed, span, also)
     con.register("listed", listed)
     first, unreadable = _first_readable(con, files)
+    if first is None and span is not None:
+        # Windows without a batch are empty ones, if any batch elsewhere tells the mapping.
+        witness = find_readable(files, lambda entry: read_columns(files, entry) is not None)
+        elsewhere = _listing(iter([witness] if witness else []))
+        listed = pa.concat_tables([listed, elsewhere]).sort_by("path")
+        con.register("listed", listed)
+        first, unreadable = _first_readable(con, files)
     if first is None:
         return Survey(listed.num_rows, None, tuple(unreadable))
     mapping = resolve_mapping(config.source, first.columns)

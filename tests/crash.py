@@ -25,7 +25,7 @@ from pipelines.config import ExportConfig
 from pipelines.export import run_export
 from pipelines.owner import open_destination
 from pipelines.parts import PartWriter
-from pipelines.sources.batches import open_source
+from pipelines.sources.listing import open_source
 from pipelines.storage import ObjectWriter, Store
 from pipelines.summary import ExportSummary
 

@@ -1,12 +1,11 @@
-"""Batches: finding them, and what their Parquet footers say of rows, columns and event times."""
+"""What the Parquet footers of batches say of rows, columns and event times."""
 
 import json
 import math
-import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,27 +13,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.config import ExportConfig, Source
+from pipelines.config import ExportConfig
 from pipelines.engine import NotUtf8Error, compose, connect, engine_errors
-from pipelines.errors import ConfigError
-from pipelines.layout import DatePath
 from pipelines.sources.columns import Columns, columns_of
 from pipelines.sources.fetch import Spool, read_footer
 from pipelines.sources.fields import event_sql
+from pipelines.sources.listing import SourceFiles
 from pipelines.sources.mapping import EventMapping
 from pipelines.sources.not_utf8 import columns_of_copy
-from pipelines.storage import Store, StoredObject, open_store
+from pipelines.storage import Store, StoredObject
 from pipelines.windows import Grid, microseconds
 
 _MICROSECOND = timedelta(microseconds=1)
 _FOOTER_READERS = 16  # footers are small and far away: latency, not bandwidth
-_HIDDEN = re.compile(r"(^|/)[._]")  # as Spark and Hive skip them
-_SUFFIXES = (".parquet", ".parq")
-_BELOW = r"(?:/.*\.parq(?:uet)?)?"
-_WILDCARD = re.compile(r"[*?\[]|\{[^{}]*[,{]")  # braces without a comma are a name's own
-_PIECES = re.compile(r"(\*\*/|\*\*|\*|\?|\[[!^]?(?:\][^\]/]*|[^\]/]+)\]|\{[^{}]*,[^{}]*\})")
-_NESTED = re.compile(r"\{[^{}]*(\{[^{}]*,[^{}]*\}|,[^{}]*\{[^{}]*\})")
-_KNOWN_PIECES = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 _UNITS = {
     "milliseconds": Fraction(1000),
     "microseconds": Fraction(1),
@@ -89,56 +80,6 @@ class Batch:
                 last = row + group.rows
             row += group.rows
         return (first or 0, last)
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFiles:
-    """A source's root store and the pattern its batches' paths match.
-
-    Attributes:
-        prefix: what all of them start with.
-        is_narrow: whether the url is a pattern or one object, not a whole folder.
-    """
-
-    store: Store
-    pattern: re.Pattern[str]
-    prefix: str = ""
-    is_narrow: bool = True
-
-
-def open_source(source: Source) -> SourceFiles:
-    """Split a source's url into a root to list and a pattern for paths below it.
-
-    A url that ends in `.parquet` is an object, or a folder of them as Spark names it.
-
-    Raises:
-        ConfigError: the url holds a set or alternatives that are none.
-    """
-    wildcard = _WILDCARD.search(source.url)
-    if wildcard is not None:
-        split = source.url.rfind("/", 0, wildcard.start()) + 1
-        if source.url[:split].endswith("://"):
-            raise ConfigError(f"source.url: {source.url!r}: a pattern stands after the bucket")
-        files = open_store(source.url[:split].rstrip("/"), source.storage_options)
-        return SourceFiles(files, _glob_pattern(source.url[split:]))
-    if source.url.endswith(_SUFFIXES):
-        folder, _, name = source.url.rpartition("/")
-        files = open_store(folder, source.storage_options)
-        return SourceFiles(files, re.compile(re.escape(name) + _BELOW), name)
-    files = open_store(source.url, source.storage_options)
-    return SourceFiles(files, re.compile(r".*\.parq(uet)?"), is_narrow=False)
-
-
-def list_batches(
-    source: Source, files: SourceFiles, start: datetime | None = None, end: datetime | None = None
-) -> Iterator[StoredObject]:
-    """Yield the source's batches by path; date folders outside [start, end) are not listed."""
-    prefixes: Iterable[str] = (files.prefix,)
-    if source.date_path is not None and start is not None and end is not None:
-        prefixes = DatePath(source.date_path).prefixes(start, end)
-    for found in files.store.list_wide(list(prefixes)):
-        if files.pattern.fullmatch(found.path) and not _HIDDEN.search(found.path):
-            yield found
 
 
 def read_columns(files: SourceFiles, entry: StoredObject) -> Columns | None:
@@ -291,31 +232,3 @@ def _why_unreadable(exc: Exception, size: int) -> str:
     if "encrypt" in text.lower() or "decrypt" in text.lower():
         return "encrypted Parquet, for which there is no key here"
     return f"no readable Parquet footer ({text.rstrip('.')})"
-
-
-def _glob_pattern(glob: str) -> re.Pattern[str]:
-    """`**/` is any number of folders, `*` and `?` stay in a name; the rest is as in sh."""
-    if _NESTED.search(glob):
-        raise ConfigError(f"source.url: {glob!r} has alternatives within alternatives")
-    below = _BELOW if glob.endswith(_SUFFIXES) else ""
-    try:
-        return re.compile(_glob_source(glob) + below)
-    except re.error as exc:
-        raise ConfigError(f"source.url: {glob!r} is no pattern of paths: {exc}") from exc
-
-
-def _glob_source(glob: str) -> str:
-    return "".join(map(_piece_pattern, _PIECES.split(glob)))
-
-
-def _piece_pattern(piece: str) -> str:
-    """The regular expression of one wildcard, or of the text between two."""
-    if piece in _KNOWN_PIECES:
-        return _KNOWN_PIECES[piece]
-    if _PIECES.fullmatch(piece) is None:
-        return re.escape(piece)
-    if piece.startswith("{"):
-        return "(?:" + "|".join(_glob_source(one) for one in piece[1:-1].split(",")) + ")"
-    negated = piece[1] in "!^" and len(piece) > len("[!]")
-    inner = "".join(c if c == "-" else re.escape(c) for c in piece[1 + negated : -1])
-    return f"(?!/)[{'^' if negated else ''}{inner}]"

@@ -1,0 +1,146 @@
+"""Where a source's batches lie: its url as a root and a pattern, listed as its date path allows."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from heapq import merge
+from operator import attrgetter
+
+from pipelines.config import Source
+from pipelines.errors import ConfigError
+from pipelines.layout import DatePath
+from pipelines.storage import Store, StoredObject, open_store
+
+_LISTINGS = 16  # requests at once
+_HIDDEN = re.compile(r"(^|/)[._]")  # as Spark and Hive skip them
+_SUFFIXES = (".parquet", ".parq")
+_BELOW = r"(?:/.*\.parq(?:uet)?)?"
+_WILDCARD = re.compile(r"[*?\[]|\{[^{}]*[,{]")  # braces without a comma are a name's own
+_PIECES = re.compile(r"(\*\*/|\*\*|\*|\?|\[[!^]?(?:\][^\]/]*|[^\]/]+)\]|\{[^{}]*,[^{}]*\})")
+_NESTED = re.compile(r"\{[^{}]*(\{[^{}]*,[^{}]*\}|,[^{}]*\{[^{}]*\})")
+_KNOWN_PIECES = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFiles:
+    """A source's root store and the pattern its batches' paths match.
+
+    Attributes:
+        prefix: what all of them start with.
+        is_narrow: whether the url is a pattern or one object, not a whole folder.
+    """
+
+    store: Store
+    pattern: re.Pattern[str]
+    prefix: str = ""
+    is_narrow: bool = True
+
+
+def open_source(source: Source) -> SourceFiles:
+    """Split a source's url into a root to list and a pattern for paths below it.
+
+    A url that ends in `.parquet` is an object, or a folder of them as Spark names it.
+
+    Raises:
+        ConfigError: the url holds a set or alternatives that are none.
+    """
+    wildcard = _WILDCARD.search(source.url)
+    if wildcard is not None:
+        split = source.url.rfind("/", 0, wildcard.start()) + 1
+        if source.url[:split].endswith("://"):
+            raise ConfigError(f"source.url: {source.url!r}: a pattern stands after the bucket")
+        files = open_store(source.url[:split].rstrip("/"), source.storage_options)
+        return SourceFiles(files, _glob_pattern(source.url[split:]))
+    if source.url.endswith(_SUFFIXES):
+        folder, _, name = source.url.rpartition("/")
+        files = open_store(folder, source.storage_options)
+        return SourceFiles(files, re.compile(re.escape(name) + _BELOW), name)
+    files = open_store(source.url, source.storage_options)
+    return SourceFiles(files, re.compile(r".*\.parq(uet)?"), is_narrow=False)
+
+
+def list_batches(
+    source: Source, files: SourceFiles, start: datetime | None = None, end: datetime | None = None
+) -> Iterator[StoredObject]:
+    """Yield the source's batches by path.
+
+    With [start, end), date folders of other times are not listed; what lies beside the date
+    folders may hold events of any time, and is.
+    """
+    if source.date_path is None or start is None or end is None or files.prefix:
+        found = files.store.list_wide([files.prefix])
+    else:
+        dates = DatePath(source.date_path)
+        dated = dates.prefixes(start, end)
+        places, beside = _list_beside(files.store, dates, dated)
+        found = merge(files.store.list_wide([*dated, *places]), beside, key=attrgetter("path"))
+    yield from _batches_among(files, found)
+
+
+def find_readable(
+    files: SourceFiles, is_readable: Callable[[StoredObject], bool]
+) -> StoredObject | None:
+    """Return the first batch by path that is readable, listing no further than that."""
+    found = _batches_among(files, files.store.list_objects(files.prefix))
+    return next((entry for entry in found if is_readable(entry)), None)
+
+
+def _batches_among(files: SourceFiles, found: Iterable[StoredObject]) -> Iterator[StoredObject]:
+    for entry in found:
+        if files.pattern.fullmatch(entry.path) and not _HIDDEN.search(entry.path):
+            yield entry
+
+
+def _list_beside(
+    store: Store, dates: DatePath, dated: tuple[str, ...]
+) -> tuple[list[str], list[StoredObject]]:
+    """Folders beside those of dates, at each level of the template, and the objects there.
+
+    Args:
+        store: the source's root.
+        dates: the template.
+        dated: prefixes that are listed anyway.
+    """
+    places: list[str] = []
+    objects: list[StoredObject] = []
+    level = [""]
+    with ThreadPoolExecutor(_LISTINGS) as pool:
+        while level:
+            pages = list(pool.map(store.list_folder, level))
+            objects += [entry for _, found in pages for entry in found]
+            below = [folder for folders, _ in pages for folder in folders]
+            below = [f for f in below if not f.startswith(dated) and not _HIDDEN.search(f)]
+            level = [folder for folder in below if dates.leads_on(folder)]
+            places += [f for f in below if not dates.leads_on(f) and dates.parse(f) is None]
+    beside = [entry for entry in objects if not entry.path.startswith(dated)]
+    return places, sorted(beside, key=attrgetter("path"))
+
+
+def _glob_pattern(glob: str) -> re.Pattern[str]:
+    """`**/` is any number of folders, `*` and `?` stay in a name; the rest is as in sh."""
+    if _NESTED.search(glob):
+        raise ConfigError(f"source.url: {glob!r} has alternatives within alternatives")
+    below = _BELOW if glob.endswith(_SUFFIXES) else ""
+    try:
+        return re.compile(_glob_source(glob) + below)
+    except re.error as exc:
+        raise ConfigError(f"source.url: {glob!r} is no pattern of paths: {exc}") from exc
+
+
+def _glob_source(glob: str) -> str:
+    return "".join(map(_piece_pattern, _PIECES.split(glob)))
+
+
+def _piece_pattern(piece: str) -> str:
+    """The regular expression of one wildcard, or of the text between two."""
+    if piece in _KNOWN_PIECES:
+        return _KNOWN_PIECES[piece]
+    if _PIECES.fullmatch(piece) is None:
+        return re.escape(piece)
+    if piece.startswith("{"):
+        return "(?:" + "|".join(_glob_source(one) for one in piece[1:-1].split(",")) + ")"
+    negated = piece[1] in "!^" and len(piece) > len("[!]")
+    inner = "".join(c if c == "-" else re.escape(c) for c in piece[1 + negated : -1])
+    return f"(?!/)[{'^' if negated else ''}{inner}]"

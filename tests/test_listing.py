@@ -1,0 +1,128 @@
+"""A run over chosen windows lists what may feed them: their date folders, and all beside those."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pipelines.plan import plan_export
+from pipelines.sources.listing import list_batches, open_source
+from tests.builders import event, export, make_config, read_manifests, read_records, write_batch
+
+DAY = timedelta(days=1)
+FIRST = datetime(2024, 6, 1, tzinfo=UTC)
+AFTER = datetime(2024, 6, 5, 1, tzinfo=UTC)
+SPAN = {"start": FIRST, "end": FIRST + DAY}
+
+
+def daily(site, template="date=%Y-%m-%d", **source):
+    window = {"every": "1d", "start": "2024-06-01"}
+    return make_config(site, window=window, source={"date_path": template, **source})
+
+
+def put(site, path, day=0, **changes):
+    at = FIRST + day * DAY + DAY / 2
+    site.put(path, write_batch([event(requested_at=at, **changes)]))
+
+
+def listed(config, span):
+    files = open_source(config.source)
+    return [found.path for found in list_batches(config.source, files, *span)]
+
+
+@pytest.mark.parametrize(
+    ("template", "beside", "other_days"),
+    [
+        pytest.param(
+            "date=%Y-%m-%d",
+            ["a.parquet", "backfill/x/b.parquet", "date=2024-06-01-again/c.parquet", "z.parquet"],
+            ["date=2024-06-02/a.parquet", "date=2023-01-01/a.parquet"],
+            id="days",
+        ),
+        pytest.param(
+            "logs/%Y/%m/%d",
+            [
+                "logs/2023/12/31st/a.parquet",
+                "logs/2023/extra/a.parquet",
+                "logs/2024/06/a.parquet",
+                "logs/2024/13/40/a.parquet",
+                "logs/a.parquet",
+                "old/2024/06/02/a.parquet",
+            ],
+            ["logs/2024/06/02/a.parquet", "logs/2024/05/31/a.parquet", "logs/2023/06/01/a.parquet"],
+            id="levels",
+        ),
+        pytest.param(
+            "%Y%m%d/%H",
+            ["20240531/a.parquet", "20240601/x/a.parquet"],
+            ["20240602/00/a.parquet", "20240531/23/a.parquet"],
+            id="hours",
+        ),
+    ],
+)
+def test_a_chosen_span_lists_its_date_folders_and_what_lies_beside_any(
+    site, template, beside, other_days
+):
+    own = f"{FIRST:{template}}/a.parquet"
+    for path in (*beside, *other_days, own, "_delta_log/a.parquet"):
+        put(site, path)
+
+    assert listed(daily(site, template), SPAN.values()) == sorted([*beside, own])
+
+
+def test_months_are_listed_as_a_whole_for_a_long_span_and_nothing_twice(site):
+    for day in range(0, 400, 40):
+        put(site, f"date={FIRST + day * DAY:%Y-%m-%d}/a.parquet")
+    put(site, "date=2024-06-0x/a.parquet")
+
+    found = listed(daily(site), (FIRST, FIRST + 365 * DAY))
+
+    assert found == sorted(set(found))
+    assert len(found) == 11
+
+
+def test_an_unreadable_batch_beside_the_date_folders_blocks_a_chosen_window(site):
+    put(site, "date=2024-06-01/a.parquet")
+    site.put("backfill/b.parquet", b"not Parquet")
+
+    plan = plan_export(daily(site), now=AFTER, **SPAN)
+
+    assert [window.status for window in plan.windows] == ["blocked"]
+    assert plan.windows[0].detail.startswith("backfill/b.parquet")
+
+
+def test_a_new_batch_beside_the_date_folders_is_exported_by_a_run_over_its_span(site):
+    put(site, "date=2024-06-01/a.parquet")
+    export(daily(site), now=AFTER, **SPAN)
+    put(site, "backfill/b.parquet", id="late")
+
+    export(daily(site), now=AFTER, **SPAN)
+
+    assert len(read_records(site)) == 2
+
+
+def test_a_chosen_window_in_which_nothing_is_listed_is_committed_empty(site):
+    put(site, "date=2024-06-01/a.parquet")
+
+    summary = export(daily(site), now=AFTER, start=FIRST + DAY, end=FIRST + 2 * DAY)
+
+    assert [window.status for window in summary.windows] == ["committed"]
+    (manifest,) = read_manifests(site)
+    assert (manifest.window, manifest.ledger.read) == ("20240602T000000Z_20240603T000000Z", 0)
+    export(daily(site), now=AFTER)
+    assert sorted(m.generation for m in read_manifests(site)) == [1, 1, 1, 1]
+
+
+def test_a_chosen_window_of_which_the_only_batch_is_unreadable_is_blocked(site):
+    put(site, "date=2024-06-02/a.parquet")
+    site.put("date=2024-06-01/a.parquet", b"not Parquet")
+
+    plan = plan_export(daily(site), now=AFTER, **SPAN)
+
+    assert [window.status for window in plan.windows] == ["blocked"]
+
+
+def test_a_span_of_a_source_without_batches_has_nothing_to_do(site):
+    summary = export(daily(site), now=AFTER, **SPAN)
+
+    assert not summary.windows
+    assert not summary.batches
