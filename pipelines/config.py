@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -28,6 +29,7 @@ from pipelines.expressions import parse_expression
 from pipelines.filters import EventFilter
 from pipelines.layout import DatePath
 from pipelines.storage import open_store
+from pipelines.storage_options import options_text
 from pipelines.values import Bytes, Duration, Instant, Lag
 from pipelines.windows import Grid
 
@@ -98,6 +100,17 @@ class FieldMapping(_Frozen):
         return self
 
 
+def _without_secrets(options: dict[str, Any]) -> dict[str, Any]:
+    try:
+        options_text(options)
+    except ConfigError as exc:
+        raise ValueError(str(exc)) from exc
+    return options
+
+
+StorageOptions = Annotated[dict[str, Any], AfterValidator(_without_secrets)]
+
+
 class Source(_Frozen):
     """Where batches lie, and the mapping from their columns to the fields of an event.
 
@@ -124,7 +137,7 @@ class Source(_Frozen):
         datetime(2000, 1, 1, tzinfo=UTC),
         datetime(2100, 1, 1, tzinfo=UTC),
     )
-    storage_options: dict[str, Any] = Field(default_factory=dict)
+    storage_options: StorageOptions = Field(default_factory=dict)
     on_unreadable_batch: Literal["fail", "skip"] = "fail"
 
     @field_validator("date_path")
@@ -160,7 +173,7 @@ class Destination(_Frozen):
     """
 
     url: str
-    storage_options: dict[str, Any] = Field(default_factory=dict)
+    storage_options: StorageOptions = Field(default_factory=dict)
     keep_generations: Annotated[int, Field(ge=1)] = 1
     grace: Annotated[Duration, Field(gt=timedelta(0), json_schema_extra={"default": "1h"})] = (
         timedelta(hours=1)

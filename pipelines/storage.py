@@ -4,12 +4,9 @@ An object is never written over: `create` and `ObjectWriter.commit` publish unde
 that it is taken. What libraries raise becomes a `StorageError` here and in the modules below.
 """
 
-import difflib
 import hashlib
-import json
 import logging
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pipelines.errors import ConfigError, PipelineError, StorageError
 from pipelines.local import Directory
 from pipelines.objects import StoredObject, Upload
+from pipelines.storage_options import options_text
 
 if TYPE_CHECKING:
     from pipelines.s3 import Bucket
@@ -28,14 +26,6 @@ __all__ = ["ObjectWriter", "Store", "StoredObject", "open_store"]
 logger = logging.getLogger(__name__)
 
 _HASH_BYTES = 8 * 1024 * 1024
-_OPTIONS = (
-    *("anon", "cache_regions", "client_kwargs", "config_kwargs", "endpoint_url", "profile"),
-    *("requester_pays", "s3_additional_kwargs", "use_ssl"),
-)
-_SECRET = re.compile(
-    r"key|user(name)?|pass(word)?|credentials?|.*(secret|token|password|secretkey|accesskey"
-    r"|accesskeyid|secretaccesskey|customerkey)"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +258,7 @@ def open_store(url: str, storage_options: Mapping[str, Any] | None = None) -> St
     Raises:
         ConfigError: another protocol, credentials in the URL or the options, an unknown option.
     """
-    _refuse_secrets(storage_options or {}, "storage_options")
+    text = options_text(storage_options or {})
     protocol, separator, rest = url.partition("://")
     if not separator or protocol == "file":
         return Store(f"file://{_local_root(url, rest if separator else url)}")
@@ -282,7 +272,7 @@ def open_store(url: str, storage_options: Mapping[str, Any] | None = None) -> St
         )
     if not bucket or ":" in bucket or "?" in rest or prefix.startswith("/"):
         raise ConfigError(f"{url.partition('?')[0]!r} is not of the form s3://bucket/prefix")
-    return Store(f"s3://{rest}", _options_text(storage_options or {}))
+    return Store(f"s3://{rest}", text)
 
 
 def _local_root(url: str, path: str) -> str:
@@ -295,32 +285,3 @@ def _local_root(url: str, path: str) -> str:
     if root == "/":
         raise ConfigError("the root of the file system cannot be a store: name a directory")
     return "/" + root.lstrip("/")
-
-
-def _options_text(options: Mapping[str, Any]) -> str:
-    for name in options:
-        if name not in _OPTIONS:
-            near = difflib.get_close_matches(str(name), _OPTIONS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_OPTIONS)}"
-            raise ConfigError(f"storage_options: unknown option {name!r}: {hint}")
-    try:
-        return json.dumps(options, sort_keys=True)
-    except (TypeError, ValueError) as exc:
-        raise ConfigError(f"storage_options must be plain YAML values: {exc}") from exc
-
-
-def _refuse_secrets(value: object, where: str) -> None:
-    """Raise a ConfigError that names the place of a secret, and never shows it."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            if _SECRET.fullmatch(re.sub(r"[^a-z]", "", str(name).lower())):
-                raise ConfigError(
-                    f"{where}.{name}: secrets belong to the environment (AWS_ACCESS_KEY_ID, "
-                    "AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, or a profile), not to the config"
-                )
-            _refuse_secrets(inner, f"{where}.{name}")
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            _refuse_secrets(inner, where)
-    elif isinstance(value, str) and re.search(r"//[^/@\s]+@", value):
-        raise ConfigError(f"{where}: a URL must not hold a user or a password")

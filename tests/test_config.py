@@ -8,10 +8,8 @@ import yaml
 
 from pipelines.config import ExportConfig, load_config, with_overrides
 from pipelines.errors import ConfigError
-from pipelines.plan import plan_export
 from pipelines.sample import sample_config
 from pipelines.values import parse_bytes
-from tests.builders import NOW, event, write_batch
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 EXPORTS = sorted(
@@ -218,13 +216,11 @@ def test_secret_in_storage_options_is_refused_and_never_shown(tmp_path, section,
     document[section]["storage_options"] = {name: "hunter2"}
     path = tmp_path / "export.yaml"
     path.write_text(yaml.safe_dump(document))
-    (tmp_path / "raw").mkdir()
-    (tmp_path / "raw" / "a.parquet").write_bytes(write_batch([event()]))
 
     with pytest.raises(ConfigError) as caught:
-        plan_export(load_config(path), now=NOW)
+        load_config(path)
 
-    assert "storage_options" in str(caught.value)
+    assert f"{path}: {section}.storage_options" in str(caught.value)
     assert "hunter2" not in str(caught.value)
 
 

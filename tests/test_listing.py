@@ -1,6 +1,7 @@
 """A run over chosen windows lists what may feed them: their date folders, and all beside those."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from tests.builders import event, export, make_config, read_manifests, read_reco
 DAY = timedelta(days=1)
 FIRST = datetime(2024, 6, 1, tzinfo=UTC)
 AFTER = datetime(2024, 6, 5, 1, tzinfo=UTC)
-SPAN = {"start": FIRST, "end": FIRST + DAY}
+SPAN: dict[str, Any] = {"start": FIRST, "end": FIRST + DAY}
 
 
 def daily(site, template="date=%Y-%m-%d", **source):

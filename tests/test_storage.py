@@ -120,7 +120,12 @@ def test_unsupported_protocol_names_the_supported_ones():
         pytest.param({"client_kwargs": {"aws_secret_access_key": "hush"}}, id="nested"),
         pytest.param({"s3_additional_kwargs": {"SSECustomerKey": "hush"}}, id="sse-c"),
         pytest.param({"client_kwargs": [{"Password": "hush"}]}, id="in-a-list"),
+        pytest.param({"client_kwargs": {"headers": {"Authorization": "hush"}}}, id="header"),
+        pytest.param({"client_kwargs": {"headers": {"X-Custom": "hush"}}}, id="unknown-name"),
+        pytest.param({"config_kwargs": {"proxies_config": {"ApiKey": "hush"}}}, id="api-key"),
+        pytest.param({"config_kwargs": {"user_agent_extra": "Bearer hush0123"}}, id="bearer"),
         pytest.param({"endpoint_url": "https://me:hush@host"}, id="in-a-url"),
+        pytest.param({"endpoint_url": "https://host/?sig=hush"}, id="in-a-query"),
     ],
 )
 def test_secret_in_options_is_refused_without_showing_it(options):
@@ -153,10 +158,15 @@ def test_misspelt_option_names_the_nearest():
 
 
 def test_option_that_botocore_refuses_is_a_config_error(s3_site):
-    store = open_store(s3_site.source_url, {"config_kwargs": {"no_such_option": 1}})
+    store = open_store(s3_site.source_url, {"config_kwargs": {"retries": {"mode": "none"}}})
 
-    with pytest.raises(ConfigError, match="no_such_option"):
+    with pytest.raises(ConfigError, match="do not work"):
         store.stat("a")
+
+
+def test_misspelt_inner_option_names_the_nearest():
+    with pytest.raises(ConfigError, match=r"config_kwargs: .* did you mean 'read_timeout'"):
+        open_store("s3://bucket", {"config_kwargs": {"read_time": 1}})
 
 
 def test_store_pickles(site):

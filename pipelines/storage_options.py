@@ -1,0 +1,89 @@
+"""What `storage_options` may say: options of s3fs by name, and never a secret."""
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.errors import ConfigError
+
+# By name all through: whatever else stands in a config would land in the manifests.
+_OPTIONS = (
+    *("anon", "cache_regions", "client_kwargs", "config_kwargs", "endpoint_url", "profile"),
+    *("requester_pays", "s3_additional_kwargs", "use_ssl"),
+)
+_INNER = {
+    "client_kwargs": (
+        *("api_version", "aws_account_id", "endpoint_url", "region_name", "use_ssl", "verify"),
+    ),
+    "config_kwargs": (  # of botocore 1.43
+        *("account_id_endpoint_mode", "auth_scheme_preference", "client_cert"),
+        *("client_context_params", "connect_timeout", "defaults_mode"),
+        *("disable_request_compression", "endpoint_discovery_enabled"),
+        *("ignore_configured_endpoint_urls", "inject_host_prefix", "max_pool_connections"),
+        *("parameter_validation", "proxies", "proxies_config", "read_timeout", "region_name"),
+        *("request_checksum_calculation", "request_min_compression_size_bytes"),
+        *("response_checksum_validation", "retries", "s3", "s3_disable_express_session_auth"),
+        *("signature_version", "sigv4a_signing_region_set", "tcp_keepalive"),
+        *("use_dualstack_endpoint", "use_fips_endpoint", "user_agent", "user_agent_appid"),
+        "user_agent_extra",
+    ),
+    "s3_additional_kwargs": (
+        *("ACL", "BucketKeyEnabled", "CacheControl", "ChecksumAlgorithm", "ExpectedBucketOwner"),
+        *("GrantFullControl", "GrantRead", "RequestPayer", "SSEKMSEncryptionContext"),
+        *("SSEKMSKeyId", "ServerSideEncryption", "StorageClass", "Tagging"),
+    ),
+}
+_SECRET_NAME = re.compile(
+    r"key|user(name)?|pass(word)?|cookie|.*(secret|token|password|secretkey|accesskey"
+    r"|accesskeyid|secretaccesskey|customerkey|apikey|authorization|credentials?)"
+)
+_SECRET_VALUE = re.compile(r"\b(bearer|basic)\s+\S{8}", re.IGNORECASE)
+_PRIVATE_URL = re.compile(r"//[^/@\s]+@|//\S*\?")
+
+
+def options_text(options: Mapping[str, Any]) -> str:
+    """Return storage options as JSON text.
+
+    Raises:
+        ConfigError: one is unknown, is or holds a secret, or is no plain value; says where, and
+            never shows it.
+    """
+    _refuse_secrets(options, "storage_options")
+    _refuse_unknown(options, _OPTIONS, "storage_options")
+    for name, known in _INNER.items():
+        inner = options.get(name, {})
+        if not isinstance(inner, Mapping):
+            raise ConfigError(f"storage_options.{name}: a mapping is expected")
+        _refuse_unknown(inner, known, f"storage_options.{name}")
+    try:
+        return json.dumps(options, sort_keys=True)
+    except (TypeError, ValueError) as exc:
+        raise ConfigError(f"storage_options must be plain YAML values: {exc}") from exc
+
+
+def _refuse_unknown(options: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+            raise ConfigError(f"{where}: unknown option {name!r}: {hint}")
+
+
+def _refuse_secrets(value: object, where: str) -> None:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            if _SECRET_NAME.fullmatch(re.sub(r"[^a-z]", "", str(name).lower())):
+                raise ConfigError(
+                    f"{where}.{name}: secrets belong to the environment (AWS_ACCESS_KEY_ID, "
+                    "AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, or a profile), not to the config"
+                )
+            _refuse_secrets(inner, f"{where}.{name}")
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _refuse_secrets(inner, where)
+    elif isinstance(value, str) and _PRIVATE_URL.search(value):
+        raise ConfigError(f"{where}: a URL must not hold a user, a password or a query")
+    elif isinstance(value, str) and _SECRET_VALUE.search(value):
+        raise ConfigError(f"{where}: this looks like a secret, which the environment should hold")
