@@ -233,7 +233,7 @@ def _export_window(
         logger.info("window %s: %s", committed.window, detail)
         return summarise_manifest(store, committed, "committed by another run", detail)
     if on_commit is not None:
-        on_commit(manifest)
+        on_commit(committed)
     return summarise_manifest(store, manifest, "committed", window.status)
 
 

@@ -128,14 +128,15 @@ class Directory:
                     copied += file.write(self.read_bytes(path, begin, stop, etag))
         return copied
 
-    def create(self, path: str, data: bytes) -> bool:
-        """Publish one small file whole; False when the name is taken."""
+    def create(self, path: str, data: bytes) -> str | None:
+        """Publish one small file whole and return its ETag; None when the name is taken."""
         upload = self.open_upload(path)
         try:
             upload.write(data)
-            return upload.finish()
+            created = upload.finish()
         finally:
             upload.discard()
+        return found.etag if created and (found := self.stat(path)) else None
 
     def open_upload(self, path: str) -> "FileUpload":
         """Start a new file beside its final place, on the same file system."""

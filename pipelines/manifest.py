@@ -6,7 +6,7 @@ import platform
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from pipelines.deadline import Deadline
 from pipelines.errors import QualityError
 from pipelines.layout import MANIFESTS_PREFIX, manifest_path, parse_generation, parse_partition
 from pipelines.parts import Part
-from pipelines.storage import Store
+from pipelines.storage import Store, StoredObject
 from pipelines.windows import is_window
 
 FORMAT_VERSION = 1  # changes when the same inputs would give other bytes or another manifest
@@ -132,6 +132,7 @@ class Manifest:
         input_digest: sha256 of that and of the batches, the format, the codec and the shard cut.
         first_event_at, last_event_at: range of the exported event times, ISO 8601, or None.
         engines: versions of what made the bytes.
+        etag: of the object, where this process wrote it; stands in no manifest.
     """
 
     destination: str
@@ -152,6 +153,7 @@ class Manifest:
     record_keys: tuple[str, ...] = ("input", "output", "tags")
     engines: Mapping[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+    etag: str = field(default="", compare=False)
 
     @property
     def path(self) -> str:
@@ -246,14 +248,19 @@ def parse_manifest(data: bytes, *, destination: str, where: str) -> Manifest:
         raise QualityError(f"{where}: not a manifest of {PACKAGE} ({type(exc).__name__})") from exc
 
 
+def newest_manifests(store: Store) -> dict[str, StoredObject]:
+    """Return the newest manifest of each window that has one; other objects are passed over."""
+    newest: dict[str, StoredObject] = {}
+    for found in store.list_objects(MANIFESTS_PREFIX, ".json"):  # by path, which is by generation
+        window = found.path.split("/")[2]
+        if parse_generation(found.path) is not None and (window in newest or is_window(window)):
+            newest[window] = found
+    return newest
+
+
 def list_generations(store: Store) -> dict[str, int]:
     """Return the newest generation of each window that has one; other objects are passed over."""
-    newest: dict[str, int] = {}
-    for found in store.list_objects(MANIFESTS_PREFIX, ".json"):
-        window, generation = found.path.split("/")[2], parse_generation(found.path)
-        if generation is not None and (window in newest or is_window(window)):
-            newest[window] = max(newest.get(window, 0), generation)
-    return newest
+    return {w: parse_generation(found.path) or 0 for w, found in newest_manifests(store).items()}
 
 
 def read_manifest(store: Store, window: str, generation: int) -> Manifest:
@@ -291,8 +298,9 @@ def commit(store: Store, manifest: Manifest, *, deadline: Deadline | None = None
     create_only = is_create_only(store)
     if not create_only and store.stat(manifest.path) is not None:
         return read_manifest(store, manifest.window, manifest.generation)
-    if store.create(manifest.path, manifest.to_json()) and create_only:
-        return manifest
+    etag = store.create(manifest.path, manifest.to_json())
+    if etag and create_only:
+        return replace(manifest, etag=etag)
     # A create whose answer was lost and that was sent again finds its own manifest.
     return read_manifest(store, manifest.window, manifest.generation)
 

@@ -124,10 +124,11 @@ class Bucket:
         with self._errors("download", path, "s3:GetObject"):
             return self.client.run(fetch)
 
-    def create(self, path: str, data: bytes) -> bool:
-        """Put one small object; False when the name is taken."""
+    def create(self, path: str, data: bytes) -> str | None:
+        """Put one small object and return its ETag; None when the name is taken."""
         with self._errors("create", path, "s3:PutObject"):
-            return self.client.publish("put_object", Key=self._key(path), Body=BytesIO(data))
+            put = self.client.publish("put_object", Key=self._key(path), Body=BytesIO(data))
+        return put["ETag"].strip('"') if put else None
 
     def open_upload(self, path: str) -> S3Upload:
         """Start a new object; nothing is sent before the first part is full."""

@@ -64,15 +64,14 @@ class Client:
 
         return wait_for(asyncio.run_coroutine_threadsafe(work(send), fs.loop))
 
-    def publish(self, operation: str, **parameters: Any) -> bool:
-        """Send a create-only request; return False when the name is taken."""
+    def publish(self, operation: str, **parameters: Any) -> dict[str, Any] | None:
+        """Send a create-only request and return its answer; None when the name is taken."""
         try:
-            self.call(operation, IfNoneMatch="*", **parameters)
+            return self.call(operation, IfNoneMatch="*", **parameters)
         except OSError as exc:
             if error_code(exc) not in CHANGED:
                 raise
-            return False
-        return True
+            return None
 
     def abort(self, key: str, upload_id: str) -> None:
         """Abort a multipart upload; one that is gone is fine."""

@@ -47,7 +47,7 @@ class S3Upload:
         if not self._upload_id:
             self._buffer.seek(0)
             with self._errors():
-                return self._client.publish("put_object", Key=self._key, Body=self._buffer)
+                return bool(self._client.publish("put_object", Key=self._key, Body=self._buffer))
         if self._buffer.tell():
             self._send_part()
         with self._errors():
@@ -60,7 +60,7 @@ class S3Upload:
             )
         if created:
             self._upload_id = ""
-        return created
+        return bool(created)
 
     def discard(self) -> None:
         """Abort the multipart upload, if one was started and not completed."""

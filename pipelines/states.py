@@ -5,16 +5,18 @@ import logging
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import StorageError
-from pipelines.manifest import Manifest, list_generations, read_manifest
+from pipelines.layout import parse_generation
+from pipelines.manifest import Manifest, newest_manifests, read_manifest
 from pipelines.segments import SegmentCache
-from pipelines.storage import Store
+from pipelines.storage import Store, StoredObject
 
 logger = logging.getLogger(__name__)
 
@@ -26,13 +28,14 @@ SCHEMA = pa.schema(
     {
         "window": pa.string(),
         "generation": pa.int64(),
+        "etag": pa.string(),
         "config_digest": pa.string(),
         "input_digest": pa.string(),
         "format_version": pa.int64(),
         "batches": pa.list_(_BATCH),
         "summary": pa.string(),
     },
-    metadata={"version": "1"},
+    metadata={"version": "2"},
 )
 
 
@@ -74,21 +77,22 @@ def load_states(store: Store, *, remember: bool) -> pa.Table:
         store: the destination.
         remember: add what had to be read to the cache.
     """
-    newest = list_generations(store)
+    newest = newest_manifests(store)
     if not newest:
         return SCHEMA.empty_table()
     cache = open_states(store)
     segments = cache.load()
     known = cache.union(segments)
     rows: dict[str, int] = {}
-    windows, generations = known.column("window").to_pylist(), known.column("generation")
-    for row, (window, generation) in enumerate(zip(windows, generations.to_pylist(), strict=True)):
-        if newest.get(window) == generation:
+    generations = {w: (parse_generation(n.path), n.etag) for w, n in newest.items()}
+    columns = (known.column(name).to_pylist() for name in ("window", "generation", "etag"))
+    for row, (window, *generation) in enumerate(zip(*columns, strict=True)):
+        if generations.get(window) == tuple(generation):
             rows[window] = row
     unknown = sorted(newest.keys() - rows.keys())
     with ThreadPoolExecutor(_READERS) as pool:
-        read = pool.map(lambda window: read_manifest(store, window, newest[window]), unknown)
-        missing = state_rows(read)
+        found = (newest[window] for window in unknown)
+        missing = state_rows(pool.map(partial(_read, store), unknown, found))
     if remember:
         cache.add(missing)
         cache.merge(segments)
@@ -97,7 +101,7 @@ def load_states(store: Store, *, remember: bool) -> pa.Table:
 
 def committed_windows(states: pa.Table) -> dict[str, Committed]:
     """Return what is committed by window."""
-    names = [name for name in states.column_names if name != "batches"]
+    names = [item.name for item in fields(Committed)]
     rows = zip(*(states.column(name).to_pylist() for name in names), strict=True)
     found = (Committed(**dict(zip(names, row, strict=True))) for row in rows)
     return {committed.window: committed for committed in found}
@@ -122,7 +126,8 @@ class StateLog:
     def add(self, manifest: Manifest) -> None:
         """Take note of a commit."""
         with self._lock:
-            self._rows.append(state_rows([manifest]))
+            if manifest.etag:  # without, the next run reads it
+                self._rows.append(state_rows([manifest]))
             is_full = len(self._rows) >= _WINDOWS_AT_ONCE
         if is_full:
             self.flush()
@@ -138,10 +143,17 @@ class StateLog:
             logger.warning("the next run reads %d manifests again: %s", len(rows), exc)
 
 
+def _read(store: Store, window: str, found: StoredObject) -> Manifest:
+    """The manifest as it is now; its ETag is the listing's."""
+    generation = parse_generation(found.path) or 0
+    return replace(read_manifest(store, window, generation), etag=found.etag)
+
+
 def _state_row(manifest: Manifest) -> dict[str, Any]:
     return {
         "window": manifest.window,
         "generation": manifest.generation,
+        "etag": manifest.etag,
         "config_digest": manifest.config_digest,
         "input_digest": manifest.input_digest,
         "format_version": manifest.format_version,

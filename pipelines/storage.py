@@ -125,10 +125,10 @@ class Store:
         """
         return self._place.download(path, local, ranges, etag, size)
 
-    def create(self, path: str, data: bytes) -> bool:
-        """Publish a small object whole; return False, and change nothing, when the name is taken.
+    def create(self, path: str, data: bytes) -> str | None:
+        """Publish a small object whole and return its ETag; None, when the name is taken.
 
-        False can also mean that an attempt of this very call succeeded and its answer was lost:
+        None can also mean that an attempt of this very call succeeded and its answer was lost:
         look at what stands there.
         """
         return self._place.create(path, data)

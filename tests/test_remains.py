@@ -20,6 +20,7 @@ from tests.builders import (
     export,
     make_config,
     read_manifest,
+    read_manifests,
     read_records,
     schema_with,
     write_batch,
@@ -173,3 +174,21 @@ def test_a_changed_filter_leaves_the_undated_window_alone(site):
 
     found = {window.window.name: window.status for window in plan.windows}
     assert (found[FIRST], found["undated"]) == ("changed config", "up to date")
+
+
+def test_a_manifest_that_took_the_place_of_a_known_one_is_read(site):
+    """As after the manifests were removed and written anew, and the cache was not."""
+    config = make_config(site, window=DAILY)
+    put_and_expire(site, config)
+    site.put("b.parquet", write_batch([event(id="other", requested_at=NOON)]))
+    for found in list(site.destination.list_objects("_meta/manifests/")):
+        site.destination.delete(found.path)
+
+    summary = export(config, now=AFTER)
+
+    assert {window.status for window in summary.windows} == {"committed"}
+    assert {window.generation for window in summary.windows} == {1}
+    plan = plan_export(config, now=AFTER)
+    assert {window.status for window in plan.windows} == {"up to date"}
+    batches = [batch.path for m in read_manifests(site) for batch in m.batches]
+    assert batches == ["b.parquet"]

@@ -195,17 +195,23 @@ def test_created_object_reads_back(site):
     assert site.source.read_bytes("a/b") == b"content"
 
 
+def test_create_returns_the_etag_that_a_listing_shows(site):
+    etag = site.source.create("a", b"first")
+
+    assert [found.etag for found in site.source.list_objects()] == [etag]
+
+
 def test_create_on_a_taken_name_replaces_nothing(site):
     site.source.create("a", b"first")
 
-    assert site.source.create("a", b"second") is False
+    assert site.source.create("a", b"second") is None
     assert site.source.read_bytes("a") == b"first"
 
 
 def test_create_race_has_one_winner(site):
     store = site.destination
 
-    won = race(8, lambda number: store.create("race", b"%d" % number))
+    won = race(8, lambda number: store.create("race", b"%d" % number) is not None)
 
     assert sum(won) == 1
     assert store.read_bytes("race") == b"%d" % won.index(True)

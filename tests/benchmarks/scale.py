@@ -65,6 +65,7 @@ def commit_simulated(store: Store, plan: Plan) -> None:
         path = root / manifest_path(name, 1)
         path.parent.mkdir(parents=True)
         path.touch()
+        found = store.stat(manifest_path(name, 1))
         log.add(
             Manifest(
                 destination=store.url,
@@ -82,6 +83,7 @@ def commit_simulated(store: Store, plan: Plan) -> None:
                 ledger=Ledger(),
                 first_event_at=None,
                 last_event_at=None,
+                etag=found.etag if found else "",
             )
         )
     log.flush()
