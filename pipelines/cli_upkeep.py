@@ -40,20 +40,23 @@ def status(
     with shown_errors(debug=debug):
         from rich.console import Console
 
+        from pipelines.failures import read_failures
+        from pipelines.owner import open_destination
         from pipelines.plan import plan_export
-        from pipelines.status import describe_status, status_as_dict
+        from pipelines.status import describe_status, find_states, status_as_dict
 
-        found = plan_export(
+        plan = plan_export(
             load(config, to=to, where=where),
             now=datetime.now(UTC),
             start=instant_option("--start", start),
             end=instant_option("--end", end),
         )
+        states = find_states(plan, read_failures(open_destination(plan.config)))
         if as_json:
-            print_json(status_as_dict(found))
+            print_json(status_as_dict(plan, states))
             return
         console = Console(highlight=False)
-        for line in describe_status(found):
+        for line in describe_status(plan, states):
             console.print(line, soft_wrap=True)
 
 

@@ -18,6 +18,7 @@ from pipelines.errors import (
     PipelineError,
     StorageError,
 )
+from pipelines.failures import record_failures
 from pipelines.garbage import clean_up
 from pipelines.interrupts import stop_statements
 from pipelines.layout import parse_part, parse_rejects
@@ -115,6 +116,7 @@ def run_export(
             summaries.append(summary)
     finally:
         log.flush()
+    record_failures(config, summaries, now=now)
     clean_up(config, [window.window for window in summaries if window.status == "committed"])
     return summarise_run(plan, summaries)
 

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from pipelines.config import ExportConfig
 from pipelines.errors import PipelineError
+from pipelines.failures import outdated_failures
 from pipelines.layout import (
     DATA_PREFIX,
     MANIFESTS_PREFIX,
@@ -156,8 +157,9 @@ class _Search:
                 old.append(found)
         # On a disk these are the temporary files, which `clear_leftovers` knows.
         scratch = () if self._store.is_local else self._list((SCRATCH_PREFIX,))
-        probes = (found for found in scratch if found.modified_at < self._oldest)
-        return Garbage((*self.still_unnamed(old), *probes), foreign=tuple(foreign))
+        notes = () if windows is not None else outdated_failures(self._store)
+        others = [found for found in (*scratch, *notes) if found.modified_at < self._oldest]
+        return Garbage((*self.still_unnamed(old), *others), foreign=tuple(foreign))
 
     def within(self, windows: Collection[str]) -> Garbage:
         """List the parts and rejects of a few windows."""

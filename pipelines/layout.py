@@ -24,6 +24,7 @@ MAX_DATE_PREFIXES: Final = 100
 DATA_PREFIX: Final = "data/"
 MANIFESTS_PREFIX: Final = "_meta/manifests/"
 REJECTS_PREFIX: Final = "_meta/rejects/"
+FAILURES_PREFIX: Final = "_meta/failures/"
 SCRATCH_PREFIX: Final = "_meta/tmp/"
 OWNER_PATH: Final = "_meta/owner.json"
 SUFFIXES: Final[Mapping[str, str]] = MappingProxyType(

@@ -1,14 +1,16 @@
 """A calendar of windows: what is committed, stale, missing, failed, or no more to be had."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
 from rich.text import Text
 
-from pipelines.plan import Plan, Status, WindowPlan
-from pipelines.windows import TimeWindow
+from pipelines.failures import Failure
+from pipelines.plan import TO_DO, Plan, Status, WindowPlan
+from pipelines.windows import TimeWindow, Window
 
 State = Literal["committed", "stale", "missing", "failed", "source expired"]
 _STATES: dict[Status, State] = {
@@ -31,54 +33,71 @@ _MARKS: dict[State, tuple[str, str]] = {
 _DAY = timedelta(days=1)
 
 
-def state_of(window: WindowPlan) -> State:
-    """Return what a window's place in the calendar shows; `failed` is one that is blocked."""
-    return _STATES[window.status]
+@dataclass(frozen=True, slots=True)
+class WindowState:
+    """What the calendar shows of one window."""
+
+    window: Window
+    state: State
+    detail: str
+    generation: int
 
 
-def describe_status(plan: Plan) -> Iterator[Text]:
+def find_states(plan: Plan, failures: Mapping[str, Failure]) -> list[WindowState]:
+    """Return the state of each window of a plan; `failed` are blocked ones and failed tries."""
+
+    def state_of(window: WindowPlan) -> WindowState:
+        state, detail = _STATES[window.status], window.detail
+        generation = window.committed.generation if window.committed else 0
+        failure = failures.get(window.window.name)
+        if failure and failure.generation > generation and window.status in TO_DO:
+            state, detail = "failed", f"{failure.failed_at}: {failure.error}"
+        return WindowState(window.window, state, detail, generation)
+
+    return [state_of(window) for window in plan.windows]
+
+
+def describe_status(plan: Plan, states: Sequence[WindowState]) -> Iterator[Text]:
     """Yield the lines of the calendar: a row a day, a month or a year, and a legend with counts."""
-    states = [state_of(window) for window in plan.windows]
-    for label, windows in _rows(plan.windows):
-        yield Text.assemble(f"{label:<10} ", *(_MARKS[state_of(window)] for window in windows))
-    counts = Counter(states)
+    for label, row in _rows(states):
+        yield Text.assemble(f"{label:<10} ", *(_MARKS[found.state] for found in row))
+    counts = Counter(found.state for found in states)
     shown = [state for state in _MARKS if counts[state]]
     for place, state in enumerate(shown):
-        more = ", ".join(_details(plan.windows, state))
+        more = ", ".join(_details(states, state))
         end = f": {more}" if more else ""
-        indent = "" if place or not plan.windows else "\n"
+        indent = "" if place else "\n"
         yield Text.assemble(indent, _MARKS[state], f" {counts[state]:,} {state}{end}")
-    if not plan.windows:
+    if not states:
         yield Text(f"No window: no batch at {plan.config.source.url}.")
 
 
-def status_as_dict(plan: Plan) -> dict[str, Any]:
+def status_as_dict(plan: Plan, states: Sequence[WindowState]) -> dict[str, Any]:
     """Return the calendar as plain data for `--json`."""
     return {
         "export": plan.config.name,
-        "counts": dict(Counter(state_of(window) for window in plan.windows)),
+        "counts": dict(Counter(found.state for found in states)),
         "windows": [
             {
-                "window": window.window.name,
-                "state": state_of(window),
-                "detail": window.detail,
-                "generation": window.committed.generation if window.committed else 0,
+                "window": found.window.name,
+                "state": found.state,
+                "detail": found.detail,
+                "generation": found.generation,
             }
-            for window in plan.windows
+            for found in states
         ],
     }
 
 
-def _rows(windows: Sequence[WindowPlan]) -> Iterator[tuple[str, list[WindowPlan]]]:
+def _rows(states: Sequence[WindowState]) -> Iterator[tuple[str, list[WindowState]]]:
     """Windows by day, month or year of their start, with the fixed windows by name."""
-    rows: dict[str, list[WindowPlan]] = {}
-    for window in windows:
-        rows.setdefault(_label(window), []).append(window)
+    rows: dict[str, list[WindowState]] = {}
+    for found in states:
+        rows.setdefault(_label(found.window), []).append(found)
     yield from rows.items()
 
 
-def _label(planned: WindowPlan) -> str:
-    window = planned.window
+def _label(window: Window) -> str:
     if not isinstance(window, TimeWindow):
         return window.name
     length = window.end - window.start
@@ -87,9 +106,9 @@ def _label(planned: WindowPlan) -> str:
     return f"{window.start:%Y-%m}" if length < 7 * _DAY else f"{window.start:%Y}"
 
 
-def _details(windows: Iterable[WindowPlan], state: State) -> list[str]:
+def _details(states: Iterable[WindowState], state: State) -> list[str]:
     """What stands behind a state that needs a look, for the first two windows."""
     if state in ("committed", "missing"):
         return []
-    found = [f"{w.window.name} ({w.detail})" for w in windows if state_of(w) == state]
+    found = [f"{one.window.name} ({one.detail})" for one in states if one.state == state]
     return [*found[:2], *(["…"] if len(found) > 2 else [])]  # noqa: PLR2004 - as the docstring says

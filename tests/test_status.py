@@ -4,8 +4,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from pipelines.errors import StorageError
+from pipelines.export import run_export
+from pipelines.failures import Failure, read_failures, record_failures
+from pipelines.garbage import collect_garbage
+from pipelines.owner import open_destination
 from pipelines.plan import plan_export
-from pipelines.status import describe_status, status_as_dict
+from pipelines.status import describe_status, find_states, status_as_dict
+from pipelines.storage import Store
+from pipelines.summary import WindowSummary
 from tests.builders import event, export, make_config, write_batch
 
 FIRST = datetime(2024, 6, 1, 12, tzinfo=UTC)
@@ -36,7 +43,7 @@ def five_states(site):
 
 
 def test_calendar_shows_a_row_a_month_and_why_a_window_needs_a_look(five_states):
-    lines = [line.plain for line in describe_status(five_states)]
+    lines = [line.plain for line in describe_status(five_states, find_states(five_states, {}))]
 
     assert lines[0] == "2024-06    ■◪▨✗□"
     assert [line.strip().split(":")[0] for line in lines[1:]] == [
@@ -50,7 +57,7 @@ def test_calendar_shows_a_row_a_month_and_why_a_window_needs_a_look(five_states)
 
 
 def test_calendar_as_plain_data(five_states):
-    found = status_as_dict(five_states)
+    found = status_as_dict(five_states, find_states(five_states, {}))
 
     assert [window["state"] for window in found["windows"]] == [
         "committed",
@@ -74,7 +81,7 @@ def test_rows_are_days_months_or_years(site, every, label, rows):
         now=FIRST + 10 * DAY if every != "1h" else FIRST + DAY,
     )
 
-    lines = [line.plain for line in describe_status(plan)]
+    lines = [line.plain for line in describe_status(plan, find_states(plan, {}))]
 
     assert lines[0].startswith(label)
     assert len(lines) == rows + 1
@@ -83,6 +90,104 @@ def test_rows_are_days_months_or_years(site, every, label, rows):
 def test_source_without_batches_has_no_calendar(site):
     plan = plan_export(make_config(site), now=FIRST)
 
-    assert [line.plain for line in describe_status(plan)] == [
+    assert [line.plain for line in describe_status(plan, find_states(plan, {}))] == [
         f"No window: no batch at {site.source_url}."
     ]
+
+
+def shown(config, **options):
+    plan = plan_export(config, **options)
+    return [
+        (found.state, found.generation, found.detail)
+        for found in find_states(plan, read_failures(open_destination(config)))
+    ]
+
+
+def broken_day(site):
+    """A window that fails for its rejects, before and after one generation is committed."""
+    config = make_config(site, window={"every": "1d", "start": "2024-06-01"}, max_reject_ratio=0.1)
+    site.put("a.parquet", write_batch([event(request="{", requested_at=FIRST)]))
+    return config
+
+
+def collect(site):
+    found = collect_garbage(site.destination, keep_generations=1, grace_seconds=-60)
+    return [entry.path for entry in found.objects if entry.path.startswith("_meta/failures/")]
+
+
+def test_a_window_that_failed_is_shown_so_until_it_is_committed(site):
+    config = broken_day(site)
+    now = FIRST + DAY
+    summary = run_export(config, now=now)
+    assert summary.failed
+
+    ((state, generation, detail),) = shown(config, now=now)
+    assert (state, generation) == ("failed", 0)
+    assert detail.startswith("2024-06-02T12:00:00Z: ")
+    assert "max_reject_ratio" in detail
+
+    site.source.delete("a.parquet")
+    site.put("b.parquet", write_batch([event(requested_at=FIRST)]))
+    run_export(config, now=now)
+    assert shown(config, now=now) == [("committed", 1, "generation 1")]
+
+
+def test_a_failed_second_generation_is_shown_too_and_the_first_stays(site):
+    config = broken_day(site)
+    site.source.delete("a.parquet")
+    site.put("b.parquet", write_batch([event(requested_at=FIRST)]))
+    run_export(config, now=FIRST + DAY)
+    site.put("c.parquet", write_batch([event(request="{", requested_at=FIRST)]))
+    run_export(config, now=FIRST + DAY)
+
+    ((state, generation, _),) = shown(config, now=FIRST + DAY)
+
+    assert (state, generation) == ("failed", 1)
+
+
+def test_a_window_that_fails_each_hour_leaves_one_note(site):
+    config = broken_day(site)
+    for hours in range(3):
+        run_export(config, now=FIRST + DAY + timedelta(hours=hours))
+
+    notes = [path for path in site.paths() if path.startswith("_meta/failures/")]
+    (failure,) = read_failures(open_destination(config)).values()
+
+    assert len(notes) == 1
+    assert failure.failed_at == "2024-06-02T14:00:00Z"
+
+
+def test_the_note_of_a_window_that_healed_is_garbage(site):
+    config = broken_day(site)
+    run_export(config, now=FIRST + DAY)
+    site.source.delete("a.parquet")
+    site.put("b.parquet", write_batch([event(requested_at=FIRST)]))
+
+    assert not collect(site)
+    run_export(config, now=FIRST + DAY)
+
+    assert len(collect(site)) == 1
+    assert read_failures(site.destination) == {}
+
+
+def test_a_note_that_cannot_be_written_fails_no_run(site, monkeypatch):
+    def refuse(store, path, data):
+        raise StorageError(f"denied {store} {path} {len(data)}")
+
+    config = make_config(site)
+    failed = WindowSummary("all", "failed", error="why")
+    monkeypatch.setattr(Store, "create", refuse)
+
+    record_failures(config, [failed], now=FIRST)
+
+    assert read_failures(site.destination) == {}
+
+
+def test_a_failure_is_what_was_recorded(site):
+    config = make_config(site)
+
+    record_failures(config, [WindowSummary("all", "failed", error="why")], now=FIRST)
+
+    assert read_failures(site.destination) == {
+        "all": Failure("all", 1, "2024-06-01T12:00:00Z", "why")
+    }
