@@ -14,11 +14,12 @@ from prefect.states import Completed, Failed
 
 from flows.reporting import LiveProgress, report_run
 from flows.windows import export_all
-from pipelines.config import ExportConfig, load_config, with_overrides
+from pipelines.config import ExportConfig, load_config
 from pipelines.errors import PipelineError
 from pipelines.export import plan_run
 from pipelines.filters import EventFilter
 from pipelines.garbage import clean_up
+from pipelines.overrides import with_overrides
 from pipelines.summary import ExportSummary, summarise, summarise_run
 
 _SHOWN_FAILURES = 20

@@ -28,7 +28,6 @@ from pipelines.explain import explain, shown
 from pipelines.expressions import parse_expression
 from pipelines.filters import EventFilter
 from pipelines.layout import DatePath
-from pipelines.storage import open_store
 from pipelines.storage_options import options_text
 from pipelines.values import Bytes, Duration, Instant, Lag
 from pipelines.windows import Grid
@@ -357,58 +356,6 @@ def parse_config(document: object, *, origin: str, base: Path) -> ExportConfig:
     if config.where is not None:
         parse_expression(config.where, place=f"{origin}: where", boolean=True)
     return config
-
-
-def with_overrides(
-    config: ExportConfig,
-    *,
-    to: str | None,
-    where: str | None,
-    base: Path,
-    filters: tuple[EventFilter, ...] = (),
-    strict_commit: bool = False,
-    looks_only: bool = False,
-) -> ExportConfig:
-    """Return the config for one run: another destination, more conditions, strict commits.
-
-    With more conditions it is an export of its own, a slice, and its name says so.
-
-    Args:
-        config: what the file says.
-        to: another destination.
-        where: one more condition.
-        base: where a relative `to` starts.
-        filters: more filters.
-        strict_commit: refuse a store that writes over objects.
-        looks_only: the run writes nothing, so a slice needs no destination.
-
-    Raises:
-        ConfigError: `where` is not one pure boolean expression, or a slice has no destination of
-            its own and would replace the full export.
-    """
-    there: dict[str, Any] = {"strict_commit": True} if strict_commit else {}
-    if to is not None:
-        there["url"] = resolve_url(to, base)
-    changes: dict[str, Any] = {"destination": config.destination.model_copy(update=there)}
-    if where is not None or filters:
-        own, other = config.destination.url, there.get("url", "")
-        if not other and not looks_only:
-            what = "where" if where is not None else "filters"
-            raise ConfigError(
-                f"{what} needs another destination (--to): a slice never replaces the full export"
-            )
-        if other and open_store(other).url == open_store(own).url:
-            raise ConfigError(f"--to {own}: is the config's own destination; a slice needs another")
-        # A destination belongs to one export: that of a slice takes no other slice, nor the whole.
-        slice_of = {"where": where, "filters": [item.model_dump(mode="json") for item in filters]}
-        changes["name"] = f"{config.name}-slice-{meaning_digest(slice_of)[:8]}"
-        changes["filters"] = (*config.filters, *filters)
-    if where is not None:
-        # Each alone, or `true) or (true` would be an expression only between the parentheses.
-        parse_expression(where, place="where", boolean=True)
-        both = f"({config.where}) and ({where})" if config.where is not None else where
-        changes["where"] = both
-    return config.model_copy(update=changes)
 
 
 def resolve_url(url: str, base: Path) -> str:

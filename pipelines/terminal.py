@@ -50,7 +50,8 @@ def load(
     strict_commit: bool = False,
 ) -> "ExportConfig":
     """Return the config of a file, with a command's overrides."""
-    from pipelines.config import load_config, with_overrides
+    from pipelines.config import load_config
+    from pipelines.overrides import with_overrides
 
     return with_overrides(
         load_config(path),

@@ -6,8 +6,9 @@ import jsonschema  # type: ignore[import-untyped] # Prefect brings it
 import pytest
 import yaml
 
-from pipelines.config import ExportConfig, load_config, with_overrides
+from pipelines.config import ExportConfig, load_config
 from pipelines.errors import ConfigError
+from pipelines.overrides import with_overrides
 from pipelines.sample import sample_config
 from pipelines.values import parse_bytes
 

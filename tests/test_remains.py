@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipelines.config import with_overrides
 from pipelines.errors import ConfigError
 from pipelines.export import run_export
+from pipelines.overrides import with_overrides
 from pipelines.plan import plan_export
 from pipelines.verification import verify_export
 from tests.builders import (
