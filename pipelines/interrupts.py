@@ -9,15 +9,20 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import duckdb
 
+_T = TypeVar("_T")
 _SECONDS_BETWEEN_STOPS = 0.05  # a statement that begins just after one must be stopped too
+_SECONDS_OF_A_REQUEST = 2.0  # so long one may take when its run is stopped: enough for an abort
 _ENDING = {signal.SIGINT, signal.SIGTERM}
 
 _lock = threading.Lock()
 _running: list[duckdb.DuckDBPyConnection] = []
+_requests: dict[Future[Any], float] = {}  # since when they are waited for
 
 
 @contextmanager
@@ -41,9 +46,37 @@ def interruptible(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
             _running.remove(con)
 
 
+def wait_for(request: Future[_T]) -> _T:
+    """Return the answer; an interrupted wait calls the request off.
+
+    Raises:
+        KeyboardInterrupt: `stop_statements` did not wait for it.
+    """
+    with _lock:
+        _requests[request] = time.monotonic()
+    try:
+        return request.result()
+    except CancelledError:
+        raise KeyboardInterrupt from None
+    except BaseException:
+        request.cancel()
+        raise
+    finally:
+        with _lock:
+            _requests.pop(request, None)
+
+
 def stop_statements() -> None:
-    """Make the statements of this process's other threads fail, until their connections close."""
+    """Make the statements of this process's other threads fail, until their connections close.
+
+    A request that a thread waits for has two seconds: a store that stalls holds no thread up.
+    """
     while _stop_all():
+        with _lock:
+            oldest = time.monotonic() - _SECONDS_OF_A_REQUEST
+            late = [request for request, since in _requests.items() if since < oldest]
+        for request in late:
+            request.cancel()
         time.sleep(_SECONDS_BETWEEN_STOPS)
 
 

@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError
 from s3fs import S3FileSystem
 
 from pipelines.errors import ConfigError
+from pipelines.interrupts import wait_for
 from pipelines.s3_errors import CHANGED, MISSING, error_code, without_secrets
 from pipelines.s3_retry import ATTEMPTS, Retries
 
@@ -104,15 +105,6 @@ class Client:
 
 Taker = Callable[[dict[str, Any]], Awaitable[Any]]
 Sender = Callable[..., Coroutine[Any, Any, Any]]
-
-
-def wait_for(future: "Future[_T]") -> _T:
-    """Return the answer; an interrupted wait calls the request off."""
-    try:
-        return future.result()
-    except BaseException:
-        future.cancel()
-        raise
 
 
 def _connect(options: str) -> S3FileSystem:

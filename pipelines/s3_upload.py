@@ -6,7 +6,8 @@ from contextlib import AbstractContextManager
 from io import BytesIO
 from typing import Any
 
-from pipelines.s3_client import Client, wait_for
+from pipelines.interrupts import wait_for
+from pipelines.s3_client import Client
 from pipelines.s3_errors import s3_errors
 
 _PART_BYTES = 8 * 1024 * 1024

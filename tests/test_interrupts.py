@@ -1,10 +1,16 @@
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from pipelines.engine import connect
+from pipelines.interrupts import stop_statements, wait_for
+
+A_MOMENT = 0.3
 ROOT = Path(__file__).parents[1]
 ENDLESS = "select count(*) from range(10000000) a, range(10000000) b where a.range ^ b.range = 3"
 SORTED = "select * from range(100000000000) order by md5(range::varchar)"
@@ -66,3 +72,37 @@ def test_interrupt_ends_a_statement_that_would_run_for_days(body, statement):
 
     assert out == "stopped\n"
     assert process.returncode == 130
+
+
+def stopped_while_it_waits(request):
+    """What a thread that waits for a request gets when its run is stopped."""
+    waits = threading.Event()
+
+    def wait():
+        with connect(memory_limit=10**9, threads=1):
+            waits.set()
+            return wait_for(request)
+
+    with ThreadPoolExecutor(1) as pool:
+        thread = pool.submit(wait)
+        waits.wait(60)
+        stop_statements()
+        return thread
+
+
+def test_a_stopped_run_calls_off_a_request_that_hangs():
+    request: Future[str] = Future()
+
+    thread = stopped_while_it_waits(request)
+
+    assert isinstance(thread.exception(), KeyboardInterrupt)
+    assert request.cancelled()
+
+
+def test_a_stopped_run_lets_a_request_end():
+    request: Future[str] = Future()
+    threading.Timer(A_MOMENT, request.set_result, ["done"]).start()
+
+    thread = stopped_while_it_waits(request)
+
+    assert thread.result() == "done"
