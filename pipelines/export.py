@@ -49,7 +49,7 @@ from pipelines.work import ShardWork
 logger = logging.getLogger(__name__)
 
 _REPLANS = 3  # a source whose batches are overwritten all the time is not read consistently
-_BROKEN_WINDOWS = 3  # failed by the store one after the other: the rest would only take their time
+BROKEN_WINDOWS = 3  # failed by the store one after the other: the rest would only take their time
 
 
 def run_export(
@@ -98,9 +98,8 @@ def run_export(
     broken = 0
     try:
         for window in plan.windows:
-            if broken >= _BROKEN_WINDOWS and window.status in TO_DO:
-                error = f"not tried: the store failed the {broken} windows before"
-                summaries.append(replace(summarise(plan, window), status="failed", error=error))
+            if broken >= BROKEN_WINDOWS and window.status in TO_DO:
+                summaries.append(not_tried(plan, window, broken))
                 continue
             try:
                 summary = export_window(
@@ -111,14 +110,24 @@ def run_export(
                 raise
             except PipelineError as exc:
                 summary = replace(summarise(plan, window), status="failed", error=str(exc))
-                by_store = isinstance(exc, StorageError) and not isinstance(exc, BatchChangedError)
-                broken = broken + 1 if by_store else 0
+                broken = broken + 1 if failed_by_store(exc) else 0
             summaries.append(summary)
     finally:
         log.flush()
     record_failures(config, summaries, now=now)
     clean_up(config, [window.window for window in summaries if window.status == "committed"])
     return summarise_run(plan, summaries)
+
+
+def failed_by_store(error: PipelineError) -> bool:
+    """Return whether the store failed, which the next window would meet too."""
+    return isinstance(error, StorageError) and not isinstance(error, BatchChangedError)
+
+
+def not_tried(plan: Plan, window: WindowPlan, broken: int) -> WindowSummary:
+    """Return the summary of a window that comes after so many that the store failed."""
+    error = f"not tried: the store failed the {broken} windows before"
+    return replace(summarise(plan, window), status="failed", error=error)
 
 
 def plan_run(
