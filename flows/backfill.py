@@ -58,7 +58,7 @@ def backfill_request_logs(
     """
     with credentials_of(credentials):
         state = run_export_flow(
-            choose_config(config),
+            choose_config(config, credentials=credentials),
             start=start,
             end=end,
             force=force,

@@ -12,15 +12,13 @@ from typing import Any
 import fsspec
 from prefect.blocks.core import Block
 
+from pipelines.config import ExportConfig
 from pipelines.errors import ConfigError
 
-_NAMES = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_PROFILE",
-    "AWS_DEFAULT_REGION",
-    "AWS_ENDPOINT_URL",
+# What botocore looks at before the names that a block's values are given, or beside them.
+_UNSET = (
+    *("AWS_SECURITY_TOKEN", "AWS_CREDENTIAL_EXPIRATION", "AWS_DEFAULT_PROFILE"),
+    *("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME", "AWS_ENDPOINT_URL"),
 )
 
 
@@ -33,18 +31,38 @@ def credentials(slug: str | None) -> Iterator[None]:
             the usual AWS chain alone.
 
     Raises:
-        ConfigError: there is no such block, or it holds no credentials for S3.
+        ConfigError: there is no such block, it holds no credentials for S3, or fsspec is set to
+            use others.
     """
     if slug is None:
         yield
         return
+    if others := {"key", "secret", "token", "profile"} & fsspec.config.conf.get("s3", {}).keys():
+        raise ConfigError(
+            f"credentials: fsspec's own settings ({', '.join(sorted(others))} of s3, from the "
+            f"environment or a file) would be used instead of {slug!r}; remove them"
+        )
     found = _environment(slug)
-    before = {name: os.environ.get(name) for name in _NAMES}
+    before = {name: os.environ.get(name) for name in found}
     _set(found)
     try:
         yield
     finally:
         _set(before)
+
+
+def refuse_profiles(config: ExportConfig, slug: str) -> None:
+    """Make sure that a config names no profile, which would be used instead of a block.
+
+    Raises:
+        ConfigError: it names one.
+    """
+    for where in ("source", "destination"):
+        if getattr(config, where).storage_options.get("profile"):
+            raise ConfigError(
+                f"{where}.storage_options.profile would be used instead of the credentials of "
+                f"{slug!r}: give one or the other"
+            )
 
 
 def _environment(slug: str) -> dict[str, str | None]:
@@ -57,6 +75,8 @@ def _environment(slug: str) -> dict[str, str | None]:
     parameters = getattr(block, "aws_client_parameters", None)
     endpoint = getattr(parameters, "endpoint_url", None)
     region = getattr(block, "region_name", None)
+    if getattr(block, "assume_role_arn", None):
+        raise ConfigError(f"credentials: {slug!r} assumes a role, which is not supported here")
     if hasattr(block, "minio_root_user"):
         key, secret = block.minio_root_user, block.minio_root_password.get_secret_value()
         token = profile = None
@@ -68,7 +88,21 @@ def _environment(slug: str) -> dict[str, str | None]:
         )
     else:
         raise ConfigError(f"credentials: {slug!r} is neither AwsCredentials nor MinIOCredentials")
-    return dict(zip(_NAMES, (key, secret, token, profile, region, endpoint), strict=True))
+    if not (key and secret) and not profile:
+        raise ConfigError(
+            f"credentials: {slug!r} holds neither a key with its secret nor a profile"
+        )
+    return {
+        **dict.fromkeys(_UNSET),
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_SESSION_TOKEN": token,
+        "AWS_PROFILE": profile,
+        "AWS_DEFAULT_REGION": region,
+        # The name that comes before AWS_ENDPOINT_URL and before what a file of profiles says.
+        "AWS_ENDPOINT_URL_S3": endpoint,
+        "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "false" if endpoint else None,
+    }
 
 
 def _set(values: Mapping[str, str | None]) -> None:

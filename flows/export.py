@@ -71,7 +71,9 @@ def export_request_logs(
         WindowsFailedError: windows were not committed; the others are.
     """
     with credentials_of(credentials):
-        export = choose_config(config, where=where, filters=filters, destination=destination)
+        export = choose_config(
+            config, where=where, filters=filters, destination=destination, credentials=credentials
+        )
         state = run_export_flow(
             export,
             start=start,

@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
+from flows.credentials import refuse_profiles
 from flows.reporting import LiveProgress, report_run
 from flows.windows import export_all
 from pipelines.config import ExportConfig, load_config
@@ -39,13 +40,17 @@ def choose_config(
     where: str | None = None,
     filters: Sequence[EventFilter] = (),
     destination: str | None = None,
+    credentials: str | None = None,
 ) -> ExportConfig:
     """Return the config of a run: loaded, with the run's overrides.
 
     Raises:
-        ConfigError: it is wrong, or a slice has no destination of its own.
+        ConfigError: it is wrong, a slice has no destination of its own, or a profile stands where
+            the run has the credentials of a block.
     """
     export = config if isinstance(config, ExportConfig) else load_config(config)
+    if credentials is not None:
+        refuse_profiles(export, credentials)
     return with_overrides(
         export, to=destination, where=where, filters=tuple(filters), base=Path.cwd()
     )
