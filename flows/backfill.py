@@ -10,6 +10,7 @@ from pydantic import Field
 from flows.credentials import credentials as credentials_of
 from flows.reporting import tell_failure
 from flows.runs import choose_config, run_export_flow, run_name
+from flows.tasks import own_errors
 from pipelines.config import ExportConfig
 from pipelines.values import Instant
 
@@ -56,7 +57,7 @@ def backfill_request_logs(
         ConfigError: the config does not fit the source or the destination; nothing was touched.
         WindowsFailedError: windows were not committed; the others are.
     """
-    with credentials_of(credentials):
+    with own_errors(), credentials_of(credentials):
         state = run_export_flow(
             choose_config(config, credentials=credentials),
             start=start,

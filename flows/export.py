@@ -18,6 +18,7 @@ from prefect import flow
 from flows.credentials import credentials as credentials_of
 from flows.reporting import tell_failure
 from flows.runs import choose_config, run_export_flow, run_name
+from flows.tasks import own_errors
 from pipelines.config import ExportConfig
 from pipelines.filters import EventFilter
 from pipelines.values import Instant
@@ -70,7 +71,7 @@ def export_request_logs(
         ConfigError: the config does not fit the source or the destination; nothing was touched.
         WindowsFailedError: windows were not committed; the others are.
     """
-    with credentials_of(credentials):
+    with own_errors(), credentials_of(credentials):
         export = choose_config(
             config, where=where, filters=filters, destination=destination, credentials=credentials
         )

@@ -59,7 +59,7 @@ class LiveProgress:
 
     def __init__(self, config: ExportConfig, events_at_most: int) -> None:
         self._events_at_most = events_at_most
-        self._events = self._bytes = 0
+        self._done: dict[str, tuple[int, int]] = {}  # events and bytes by window
         self._lock = threading.Lock()
         self._began = self._told = time.monotonic()
         self._artifact: UUID | None = None
@@ -69,24 +69,32 @@ class LiveProgress:
                 lambda: cast("UUID", create_progress_artifact(0.0, key, description="planned"))
             )
 
-    def add(self, events: int, line_bytes: int) -> None:
-        """Take in what was written since the last call; called by any thread."""
+    def add(self, window: str, events: int, line_bytes: int) -> None:
+        """Take in what was written of a window since the last call; called by any thread."""
         with self._lock:
-            self._events += events
-            self._bytes += line_bytes
+            events_before, bytes_before = self._done.get(window, (0, 0))
+            self._done[window] = (events_before + events, bytes_before + line_bytes)
             if time.monotonic() - self._told < _SECONDS_BETWEEN_UPDATES:
                 return
             self._told = time.monotonic()
-            events, written = self._events, self._bytes
-        self._tell(min(99.0, 100 * events / self._events_at_most), events, written)
+        self._tell(complete=False)
 
-    def finish(self) -> None:
-        """Show the end."""
-        self._tell(100.0, self._events, self._bytes)
+    def settle(self, window: str, events: int, line_bytes: int) -> None:
+        """Say what came of a window in the end, whatever was added: none where it failed."""
+        with self._lock:
+            self._done[window] = (events, line_bytes)
 
-    def _tell(self, percent: float, events: int, written: int) -> None:
+    def finish(self, *, complete: bool) -> None:
+        """Show the end; all of it only where no window failed."""
+        self._tell(complete=complete)
+
+    def _tell(self, *, complete: bool) -> None:
         if self._artifact is None:
             return
+        with self._lock:
+            events = sum(events for events, _ in self._done.values())
+            written = sum(line_bytes for _, line_bytes in self._done.values())
+        percent = 100.0 if complete else min(99.0, 100 * events / self._events_at_most)
         artifact, rate = self._artifact, written / max(1e-3, time.monotonic() - self._began)
         text = (
             f"{events:,} of up to {self._events_at_most:,} events, {size(written)}, "

@@ -17,11 +17,11 @@ from flows.reporting import LiveProgress, report_run
 from flows.windows import export_all
 from pipelines.config import ExportConfig, load_config
 from pipelines.errors import PipelineError
-from pipelines.export import plan_run
+from pipelines.export import export_window, plan_run
 from pipelines.filters import EventFilter
 from pipelines.garbage import clean_up
 from pipelines.overrides import with_overrides
-from pipelines.summary import ExportSummary, summarise, summarise_run
+from pipelines.summary import ExportSummary, summarise_run
 
 _SHOWN_FAILURES = 20
 
@@ -87,10 +87,11 @@ def run_export_flow(
         get_run_logger().warning("%d events of batches that are gone are lost", lost)
     progress = LiveProgress(config, plan.events_at_most)
     found = export_all(plan, progress=progress, at_once=at_once)
-    windows = [found.get(w.window.name) or summarise(plan, w) for w in plan.windows]
+    # Without a task run: what is not to be written is left alone, and a blocked window says why.
+    windows = [found.get(w.window.name) or export_window(plan, w) for w in plan.windows]
     summary = summarise_run(plan, windows)
     clean_up(config, [window.window for window in summary.written])
-    progress.finish()
+    progress.finish(complete=not summary.failed)
     state = final_state(summary)
     report_run(config, summary, state.message or "", time.monotonic() - began)
     return state
@@ -114,16 +115,21 @@ def final_state(summary: ExportSummary) -> State[Any]:
 def _sentence(summary: ExportSummary) -> str:
     if not summary.batches:
         return "nothing to do: the source holds no batch"
-    if not summary.written:
-        same = sum(window.status == "up to date" for window in summary.windows)
-        others = len(summary.windows) - same
-        left = f", {others} left alone" if others else ""
-        return f"nothing to do: {same} windows are up to date{left}"
-    ledger = summary.ledger
-    return (
-        f"{len(summary.written)} windows committed: {ledger.read} events read, "
-        f"{ledger.exported} exported, {ledger.rejected} rejected"
+    rivals = sum(window.status == "committed by another run" for window in summary.windows)
+    by_rivals = (
+        f"{rivals} {'window was' if rivals == 1 else 'windows were'} committed by another run"
     )
+    if summary.written:
+        ledger = summary.ledger
+        return (
+            f"{len(summary.written)} windows committed: {ledger.read} events read, "
+            f"{ledger.exported} exported, {ledger.rejected} rejected"
+            f"{f'; {by_rivals}' if rivals else ''}"
+        )
+    same = sum(window.status == "up to date" for window in summary.windows)
+    others = len(summary.windows) - same - rivals
+    found = f"{same} windows are up to date{f', {others} left alone' if others else ''}"
+    return f"nothing left to do: {by_rivals}, {found}" if rivals else f"nothing to do: {found}"
 
 
 def run_name() -> str:

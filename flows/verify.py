@@ -1,23 +1,30 @@
 """The flow that proves exports: committed parts against their manifests."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
-from prefect.tasks import exponential_backoff
+from pydantic import Field
 
 from flows.credentials import credentials as credentials_of
 from flows.reporting import report_verification, tell_failure
 from flows.runs import choose_config, export_name
-from flows.windows import is_retryable
+from flows.tasks import own_errors, retried_task
 from pipelines.config import ExportConfig
 from pipelines.errors import PipelineError, QualityError
 from pipelines.verification import Verification, verify_export
 
 _SHOWN_PROBLEMS = 20
+
+
+class VerificationError(QualityError):
+    """Something is not as committed; `summary` is what the flow would have returned."""
+
+    def __init__(self, message: str, *, summary: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.summary = summary or {}
 
 
 def _flow_run_name() -> str:
@@ -26,19 +33,11 @@ def _flow_run_name() -> str:
     return f"verify {names}{' deep' if parameters.get('deep') else ''}"
 
 
-@task(
-    name="verify-export",
-    task_run_name="verify {name}",
-    retries=3,
-    retry_delay_seconds=exponential_backoff(backoff_factor=10),
-    retry_jitter_factor=0.5,
-    retry_condition_fn=is_retryable,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
+@retried_task("verify-export", run_name="verify {name}")
 def verify_one(name: str, config: ExportConfig, *, deep: bool) -> Verification:  # noqa: ARG001
     """Compare one export with its manifests."""
-    return verify_export(config, deep=deep)
+    with own_errors():
+        return verify_export(config, deep=deep)
 
 
 @flow(
@@ -49,13 +48,15 @@ def verify_one(name: str, config: ExportConfig, *, deep: bool) -> Verification: 
     on_crashed=[tell_failure],
 )
 def verify_exports(
-    configs: tuple[Path | ExportConfig, ...],
+    configs: Annotated[tuple[Path | ExportConfig, ...], Field(min_length=1)],
     *,
     deep: bool = False,
     credentials: str | None = None,
     notify: str | None = None,  # noqa: ARG001 - for the hook of a run that failed
 ) -> dict[str, Any]:
     """Compare what is at the destinations with the manifests.
+
+    An export whose config is wrong, or that cannot be read, keeps no other from being verified.
 
     Args:
         configs: the exports, each the path of a YAML file or a whole config.
@@ -67,34 +68,38 @@ def verify_exports(
         By export: windows, parts, records, bytes, and the problems, none where all is well.
 
     Raises:
-        QualityError: something is not as committed.
+        VerificationError: something is not as committed, or could not be verified.
     """
     found: dict[str, Any] = {}
     problems: list[str] = []
-    with credentials_of(credentials):
+    with own_errors(), credentials_of(credentials):
         for config in configs:
-            export = choose_config(config)
-            state = verify_one(export.name, export, deep=deep, return_state=True)
-            result = state.result(raise_on_failure=False)
-            if isinstance(result, PipelineError):
-                problems.append(f"{export.name}: {result}")
-                found[export.name] = {"problems": [str(result)]}
-                continue
-            if isinstance(result, BaseException):
-                raise result
-            report_verification(export.name, result)
-            problems += [f"{export.name}: {problem}" for problem in result.problems]
-            found[export.name] = {
-                "windows": result.windows,
-                "parts": result.parts,
-                "records": result.records,
-                "bytes": result.bytes,
-                "problems": list(result.problems),
-            }
+            name = export_name(config)
+            try:
+                found[name] = _verify(choose_config(config, credentials=credentials), deep=deep)
+            except PipelineError as exc:
+                found[name] = {"problems": [str(exc)]}
+            problems += [f"{name}: {problem}" for problem in found[name]["problems"]]
     if problems:
         more = len(problems) - _SHOWN_PROBLEMS
         shown = problems[:_SHOWN_PROBLEMS] + ([f"and {more} more"] if more > 0 else [])
         message = f"{len(problems)} problems: {'; '.join(shown)}"
-        return cast("dict[str, Any]", Failed(message=message, data=QualityError(message)))
-    sentence = f"{len(found)} exports are as committed"
+        return cast(
+            "dict[str, Any]",
+            Failed(message=message, data=VerificationError(message, summary=found)),
+        )
+    sentence = f"{len(configs)} exports are as committed"
     return cast("dict[str, Any]", Completed(message=sentence, data=found))
+
+
+def _verify(config: ExportConfig, *, deep: bool) -> dict[str, Any]:
+    """Verify one export and report it; return its part of the flow's result."""
+    found = verify_one(config.name, config, deep=deep)
+    report_verification(config.name, found)
+    return {
+        "windows": found.windows,
+        "parts": found.parts,
+        "records": found.records,
+        "bytes": found.bytes,
+        "problems": list(found.problems),
+    }

@@ -1,26 +1,29 @@
 """Windows as task runs: groups of neighbours, retried alone, a few at once."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import wait
 from contextlib import closing
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from itertools import islice, takewhile
+from typing import Any, TypeVar, cast
 
-from prefect import Task, task
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.futures import PrefectFuture, wait
+from prefect.client.schemas.objects import State
+from prefect.exceptions import CancelledRun
+from prefect.futures import PrefectConcurrentFuture
 from prefect.runtime import task_run
-from prefect.tasks import exponential_backoff
 
 from flows.reporting import LiveProgress, tell_commit
+from flows.tasks import own_errors, retried_task
 from pipelines.errors import ConfigError, ContractError, PipelineError
-from pipelines.export import export_window
+from pipelines.export import BROKEN_WINDOWS, export_window, failed_by_store, not_tried
 from pipelines.interrupts import stop_statements
 from pipelines.owner import open_destination
 from pipelines.plan import Plan, WindowPlan
 from pipelines.states import StateLog
 from pipelines.summary import WindowSummary, summarise
 
+_F = TypeVar("_F", bound=PrefectConcurrentFuture[None])
 MAX_TASK_RUNS = 100  # the server needs 50 to 85 ms of CPU for each
 
 
@@ -39,6 +42,7 @@ class WindowGroup:
         self.progress = progress
         self.windows = windows
         self.stopped = False
+        self.broken_off = 0
         self.written: dict[str, WindowSummary] = {}
         self.errors: dict[str, PipelineError] = {}
 
@@ -48,12 +52,21 @@ class WindowGroup:
         first, last = self.windows[0].window.name, self.windows[-1].window.name
         return first if first == last else f"{first}..{last}"
 
+    @property
+    def broken(self) -> int:
+        """How many windows the store failed; 0 when anything else came of one."""
+        errors = self.errors.values()
+        return 0 if self.written or not all(map(failed_by_store, errors)) else len(errors)
+
     def export(self) -> None:
         """Export every window that is not settled; one that fails does not stop the others.
+
+        Once the store failed BROKEN_WINDOWS in a row the rest is left to a retry.
 
         Raises:
             PipelineError: a window failed; a retryable error comes first.
         """
+        broken = self.broken_off = 0
         for window in self.windows:
             name = window.window.name
             failed = self.errors.get(name)
@@ -61,40 +74,54 @@ class WindowGroup:
                 raise ContractError("the run was stopped")
             if name in self.written or (failed is not None and not failed.retryable):
                 continue
+            if broken == BROKEN_WINDOWS:
+                self.broken_off = broken
+                break
             try:
-                summary = export_window(
-                    self.plan, window, on_commit=self.log.add, progress=self.progress.add
-                )
-                if summary.error:
-                    raise ContractError(summary.error)
+                self._write(window)
             except ConfigError:
                 raise
             except PipelineError as exc:
                 self.errors[name] = exc
+                self.progress.settle(name, 0, 0)
+                broken = broken + 1 if failed_by_store(exc) else 0
             else:
-                self.written[name] = summary
                 self.errors.pop(name, None)
-                if summary.status == "committed":
-                    tell_commit(self.plan.config, summary)
+                broken = 0
         if self.errors:
             raise max(self.errors.values(), key=lambda error: error.retryable)
+
+    def _write(self, window: WindowPlan) -> None:
+        """Export a window and tell of it."""
+        name = window.window.name
+        with own_errors():
+            summary = export_window(
+                self.plan,
+                window,
+                on_commit=self.log.add,
+                progress=partial(self.progress.add, name),
+            )
+        if summary.error:
+            raise ContractError(summary.error)
+        self.written[name] = summary
+        self.progress.settle(name, summary.ledger.read, summary.raw_bytes)
+        if summary.status == "committed":
+            tell_commit(self.plan.config, summary)
 
     def summarise(self, error: BaseException | None) -> dict[str, WindowSummary]:
         """Return a summary of every window, after the task run ended with an error or none."""
         found = dict(self.written)
         for window in self.windows:
             name = window.window.name
-            if name not in found:
-                reason = str(self.errors.get(name) or f"{type(error).__name__}: {error}")
-                left = summarise(self.plan, window)
-                found[name] = replace(left, status="failed", error=reason)
+            if name in found:
+                continue
+            failed = self.errors.get(name)
+            if failed is None and self.broken_off:
+                found[name] = not_tried(self.plan, window, self.broken_off)
+                continue
+            reason = str(failed or f"{type(error).__name__} ended its task run")
+            found[name] = replace(summarise(self.plan, window), status="failed", error=reason)
         return found
-
-
-def is_retryable(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Retry only the errors that say so; a bad config never heals by waiting."""
-    error = state.result(raise_on_failure=False)
-    return isinstance(error, PipelineError) and error.retryable
 
 
 def _run_name() -> str:
@@ -102,16 +129,7 @@ def _run_name() -> str:
     return f"window {group.name}"
 
 
-@task(
-    name="export-windows",
-    task_run_name=_run_name,
-    retries=3,
-    retry_delay_seconds=exponential_backoff(backoff_factor=10),
-    retry_jitter_factor=0.5,
-    retry_condition_fn=is_retryable,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
+@retried_task("export-windows", run_name=_run_name)
 def export_windows(group: WindowGroup) -> None:
     """Write and commit the windows of a group; all the work is in `pipelines`."""
     group.export()
@@ -119,6 +137,8 @@ def export_windows(group: WindowGroup) -> None:
 
 def export_all(plan: Plan, *, progress: LiveProgress, at_once: int) -> dict[str, WindowSummary]:
     """Write the windows that need it, as task runs of the flow run; return their summaries by name.
+
+    Once the store failed BROKEN_WINDOWS groups in a row, no further group is begun.
 
     Args:
         plan: the run's plan.
@@ -129,36 +149,48 @@ def export_all(plan: Plan, *, progress: LiveProgress, at_once: int) -> dict[str,
         ConfigError: the config does not fit; no further window was begun.
     """
     log = StateLog(open_destination(plan.config))
-    chosen = [w for w in plan.windows if w.status == "blocked" or w in plan.to_do]
-    groups = _groups(plan, chosen, log, progress)
     found: dict[str, WindowSummary] = {}
+    broken: list[WindowGroup] = []  # by the store, one after the other
+    groups = takewhile(
+        lambda _: len(broken) < BROKEN_WINDOWS, _groups(plan, plan.to_do, log, progress)
+    )
     try:
         with closing(_states(groups, at_once)) as states:
             for group, state in states:
                 error = None if state.is_completed() else state.result(raise_on_failure=False)
-                if isinstance(error, ConfigError):
+                if isinstance(error, BaseException) and _ends_the_run(error):
                     raise error
                 found |= group.summarise(error)
+                broken = [*broken, group] if group.broken else []
     finally:
         log.flush()
-    return found
+    failed = sum(group.broken for group in broken)
+    left = [window for window in plan.to_do if window.window.name not in found]
+    return found | {w.window.name: not_tried(plan, w, failed) for w in left}
+
+
+def _ends_the_run(error: BaseException) -> bool:
+    """Whether no further window is to be begun: a wrong config, or somebody stops the run."""
+    return isinstance(error, ConfigError | CancelledRun) or not isinstance(error, Exception)
 
 
 def _states(
-    groups: Sequence[WindowGroup], at_once: int
+    groups: Iterable[WindowGroup], at_once: int
 ) -> Generator[tuple[WindowGroup, State[Any]], None, None]:
     """Run the groups, at most `at_once` side by side; yield each with its final state."""
     if at_once == 1:  # in this thread, where a signal reaches DuckDB
         for group in groups:
             yield group, export_windows(group, return_state=True)
         return
-    running: dict[PrefectFuture[None], WindowGroup] = {}
-    waiting = list(reversed(groups))
+    running: dict[PrefectConcurrentFuture[None], WindowGroup] = {}
+    waiting = iter(groups)
     try:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                group = waiting.pop()
-                running[export_windows.submit(group)] = group
+        while True:
+            for group in islice(waiting, at_once - len(running)):
+                future = cast("PrefectConcurrentFuture[None]", export_windows.submit(group))
+                running[future] = group
+            if not running:
+                return
             for future in wait_for_any(list(running)):
                 yield running.pop(future), future.state
     finally:  # a run that is stopped, or fails, waits for its windows before anything is put back
@@ -166,13 +198,14 @@ def _states(
             group.stopped = True
         if running:
             stop_statements()
-            wait(list(running))
+            # Of the threads alone: waiting for the task runs raises what stopped the first.
+            wait([future.wrapped_future for future in running])
 
 
-def wait_for_any(futures: list[PrefectFuture[None]]) -> list[PrefectFuture[None]]:
+def wait_for_any(futures: list[_F]) -> list[_F]:
     """Return the futures that are done, as soon as there is one."""
     while not (done := [future for future in futures if future.state.is_final()]):
-        wait(futures[:1], timeout=0.2)
+        futures[0].wait(timeout=0.2)
     return done
 
 

@@ -4,9 +4,11 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from prefect.exceptions import ParameterTypeError
 
 from pipelines.errors import QualityError
 from pipelines.export import export_window as library
+from pipelines.verification import verify_export
 from tests.builders import events, make_config, read_manifests, write_batch
 
 pytestmark = pytest.mark.xdist_group("flows")  # one server
@@ -122,6 +124,59 @@ def test_a_verification_of_what_was_exported_says_so(backfill, verify, config):
 
     assert state.message == "1 exports are as committed"
     assert state.result()["test-export"]["windows"] == 4
+
+
+def test_a_wrong_config_keeps_no_other_from_being_verified(backfill, verify, config, tmp_path):
+    backfill(config, **RANGE)
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("name: wrong\nsource: {url: a, presset: generic}\ndestination: {url: b}\n")
+
+    state = verify([wrong, config], return_state=True)
+
+    assert state.is_failed()
+    assert state.message.startswith(f"1 problems: wrong: {wrong}: ")
+    assert "did you mean 'preset'" in state.message
+    assert verified(state) == {"wrong": None, "test-export": 4}
+
+
+def test_an_export_of_another_keeps_no_other_from_being_verified(backfill, verify, config):
+    backfill(config, **RANGE)
+    other = config.model_copy(update={"name": "another"})
+
+    state = verify([other, config], return_state=True)
+
+    assert state.is_failed()
+    assert state.message.startswith("1 problems: another: ")
+    assert verified(state) == {"another": None, "test-export": 4}
+
+
+def test_an_unexpected_error_keeps_no_other_from_being_verified(
+    *, backfill, verify, config, monkeypatch
+):
+    def fail(config, **options):
+        if config.name == "another":
+            raise ValueError("a word of an event")
+        return verify_export(config, **options)
+
+    backfill(config, **RANGE)
+    monkeypatch.setattr("flows.verify.verify_export", fail)
+
+    state = verify([config.model_copy(update={"name": "another"}), config], return_state=True)
+
+    assert "another: ValueError at flows/verify.py:" in state.message
+    assert "a word of an event" not in state.message
+    assert verified(state) == {"another": None, "test-export": 4}
+
+
+def verified(state):
+    """How many windows of each export were verified."""
+    found = state.result(raise_on_failure=False)
+    return {name: each.get("windows") for name, each in found.summary.items()}
+
+
+def test_a_verification_of_nothing_is_refused(verify):
+    with pytest.raises(ParameterTypeError, match=r"configs: .* at least 1 item"):
+        verify([])
 
 
 def test_a_verification_names_what_is_gone(backfill, verify, config, file_site):

@@ -1,6 +1,9 @@
 """The flow plans, retries and reports; what it writes is what the library writes."""
 
+import io
+import logging
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -8,8 +11,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prefect.exceptions import CancelledRun
 
-from pipelines.errors import ConfigError, QualityError, ThrottledError
+from pipelines.errors import (
+    BatchChangedError,
+    ConfigError,
+    ContractError,
+    QualityError,
+    StorageError,
+    ThrottledError,
+)
 from tests.builders import events, make_config, read_manifests, write_batch
 from tests.builders import export as run_library
 
@@ -18,6 +29,9 @@ pytestmark = pytest.mark.xdist_group("flows")  # one server
 ROOT = Path(__file__).parents[2]
 DAYS = (datetime(2024, 6, 1, 9, tzinfo=UTC), datetime(2024, 6, 2, 9, tzinfo=UTC))
 WINDOWS = ["20240601T000000Z_20240602T000000Z", "20240602T000000Z_20240603T000000Z"]
+FIVE = [f"202406{day:02}T000000Z_202406{day + 1:02}T000000Z" for day in range(1, 6)]
+FIVE_DAYS = {"start": "2024-06-01", "end": "2024-06-06"}
+PAYLOAD = "a word that only payloads hold"
 # Two windows, then nothing that is due before the year 2100.
 TWO_DAYS = {"start": "2024-06-01T00:00:00Z", "end": "2024-06-03T00:00:00Z"}
 
@@ -27,6 +41,13 @@ def flows_export(prefect_server):  # noqa: ARG001 - a fixture for its effect
     from flows import export  # noqa: PLC0415 - imports Prefect
 
     return export
+
+
+@pytest.fixture
+def backfill(prefect_server):  # noqa: ARG001 - a fixture for its effect
+    from flows.backfill import backfill_request_logs  # noqa: PLC0415 - imports Prefect
+
+    return backfill_request_logs
 
 
 @pytest.fixture
@@ -57,13 +78,17 @@ def daily(file_site):
     return make_config(file_site, window={"every": "1d"})
 
 
-def fail_with(flows_windows, monkeypatch, error, *, window=WINDOWS[0], times=99):
-    """Let the library's first calls for one window fail; return the names of all calls."""
+def fail_with(flows_windows, monkeypatch, error, *, windows=WINDOWS[:1], times=99, events=0):
+    """Let the library's first calls for some windows fail, after so many events of each; return the
+    names of all calls.
+    """
     calls = []
 
     def failing(plan, planned, **options):
-        calls.append(planned.window.name)
-        if planned.window.name == window and calls.count(window) <= times:
+        name = planned.window.name
+        calls.append(name)
+        if name in windows and calls.count(name) <= times:
+            options["progress"](events, 100 * events)
             raise error
         return library(plan, planned, **options)
 
@@ -87,6 +112,23 @@ def task_run_names(flow_run_id):
     with get_client(sync_client=True) as client:
         names = [found.name for found in client.read_task_runs(task_run_filter=only)]
     return sorted(name for name in names if name.startswith("window "))
+
+
+def read_progress(flow_run_id):
+    from prefect.client.orchestration import get_client  # noqa: PLC0415
+    from prefect.client.schemas.filters import (  # noqa: PLC0415
+        ArtifactFilter,
+        ArtifactFilterFlowRunId,
+        ArtifactFilterType,
+    )
+
+    only = ArtifactFilter(
+        flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]),
+        type=ArtifactFilterType(any_=["progress"]),
+    )
+    with get_client(sync_client=True) as client:
+        (found,) = client.read_artifacts(artifact_filter=only)
+    return found
 
 
 def parts_of(site):
@@ -180,13 +222,202 @@ def test_a_window_of_poor_quality_fails_once_and_stops_no_other(
     assert error.summary["failed"] == WINDOWS[:1]
 
 
-def test_an_unexpected_error_stops_no_other_window(flows_export, flows_windows, daily, monkeypatch):
-    fail_with(flows_windows, monkeypatch, ZeroDivisionError("oh"))
+@pytest.mark.parametrize("groups", [1, 100], ids=["one-group", "groups-of-one"])
+def test_an_unexpected_error_stops_no_other_window(
+    flows_export, flows_windows, daily, monkeypatch, groups
+):
+    monkeypatch.setattr(flows_windows, "MAX_TASK_RUNS", groups)
+    calls = fail_with(flows_windows, monkeypatch, ZeroDivisionError(PAYLOAD))
+
+    state = run(flows_export, daily)
+
+    place = (
+        r"ZeroDivisionError at flows/windows\.py:\d+, an error of this package: please report it"
+    )
+    assert re.search(f"{WINDOWS[0]}: {place}$", state.message)
+    assert calls == WINDOWS
+    assert state.result(raise_on_failure=False).summary["committed"] == 1
+
+
+@pytest.fixture
+def logged():
+    """What Prefect logs, tracebacks too, as its handlers would write it."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    names = ("prefect", "prefect.flow_runs", "prefect.task_runs")
+    for name in names:
+        logging.getLogger(name).addHandler(handler)
+    yield stream.getvalue
+    for name in names:
+        logging.getLogger(name).removeHandler(handler)
+
+
+def with_cause(error, cause):
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(ValueError(PAYLOAD), id="foreign"),
+        pytest.param(with_cause(ValueError("x"), KeyError(PAYLOAD)), id="cause-of-a-foreign-one"),
+        pytest.param(with_cause(ContractError("x"), KeyError(PAYLOAD)), id="cause-of-ours"),
+        pytest.param(with_cause(ConfigError("x"), KeyError(PAYLOAD)), id="cause-of-a-config-error"),
+        pytest.param(with_cause(ThrottledError("x"), KeyError(PAYLOAD)), id="cause-after-retries"),
+    ],
+)
+@pytest.mark.parametrize("step", ["export_window", "plan_run"])
+@pytest.mark.usefixtures("fast_retries")
+def test_no_error_shows_an_event(
+    *, flows_export, flows_windows, flows_runs, daily, monkeypatch, logged, step, error
+):
+    def fail(*_, **__):
+        raise error
+
+    module = flows_windows if step == "export_window" else flows_runs
+    monkeypatch.setattr(module, step, fail)
 
     state = run(flows_export, daily)
 
     assert state.is_failed()
-    assert f"{WINDOWS[0]}: ZeroDivisionError: oh" in state.message
+    assert "Finished in state Failed" in logged()
+    assert PAYLOAD not in state.message + logged()
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, CancelledRun])
+def test_a_run_that_is_stopped_begins_no_other_window(
+    *, backfill, flows_windows, daily, monkeypatch, stop, at_once
+):
+    calls = fail_with(flows_windows, monkeypatch, stop("stop"), windows=FIVE)
+
+    with pytest.raises(stop):
+        backfill(daily, **FIVE_DAYS, windows_at_once=at_once)
+
+    assert calls == FIVE[: len(calls)]
+    assert len(calls) <= at_once
+
+
+STORE_FAILED = StorageError("no answer")
+
+
+def failures(state):
+    """The errors of the windows, in order."""
+    return [each["error"] for each in state.result(raise_on_failure=False).summary["windows"]]
+
+
+@pytest.mark.parametrize("groups", [1, 2, 100])
+def test_a_run_gives_up_a_store_that_fails_three_windows_in_a_row(
+    flows_export, flows_windows, daily, monkeypatch, groups
+):
+    monkeypatch.setattr(flows_windows, "MAX_TASK_RUNS", groups)
+    calls = fail_with(flows_windows, monkeypatch, STORE_FAILED, windows=FIVE)
+
+    state = run(flows_export, daily, **FIVE_DAYS)
+
+    given_up = "not tried: the store failed the 3 windows before"
+    # In two groups, three windows and two: the second may be the store's better moment.
+    tried = 5 if groups == 2 else 3
+    assert calls == FIVE[:tried]
+    assert failures(state) == ["no answer"] * tried + [given_up] * (5 - tried)
+    assert state.message.startswith("5 of 5 windows failed, 0 were committed. ")
+
+
+def test_windows_side_by_side_give_up_a_store_too(backfill, flows_windows, daily, monkeypatch):
+    calls = fail_with(flows_windows, monkeypatch, STORE_FAILED, windows=FIVE)
+
+    state = backfill(daily, **FIVE_DAYS, windows_at_once=2, return_state=True)
+
+    assert 3 <= len(calls) <= 4
+    assert "not tried: the store failed the" in failures(state)[-1]
+
+
+@pytest.mark.parametrize(
+    ("error", "windows"),
+    [
+        pytest.param(QualityError("too many rejects"), FIVE, id="not-by-the-store"),
+        pytest.param(BatchChangedError("changed"), FIVE, id="a-batch-alone"),
+        pytest.param(STORE_FAILED, [*FIVE[:2], *FIVE[3:]], id="not-in-a-row"),
+    ],
+)
+def test_other_failures_give_up_no_store(
+    *, flows_export, flows_windows, daily, monkeypatch, error, windows
+):
+    calls = fail_with(flows_windows, monkeypatch, error, windows=windows)
+
+    run(flows_export, daily, **FIVE_DAYS)
+
+    assert calls == FIVE
+
+
+@pytest.mark.usefixtures("fast_retries")
+@pytest.mark.parametrize(
+    ("error", "times", "percent", "events"),
+    [
+        pytest.param(ThrottledError("busy"), 2, 100.0, 2, id="a-retry-counts-once"),
+        pytest.param(
+            QualityError("too many rejects"), 99, 50.0, 1, id="a-failed-window-is-not-done"
+        ),
+    ],
+)
+def test_the_progress_counts_what_was_written(
+    *, flows_export, flows_windows, daily, monkeypatch, error, times, percent, events
+):
+    fail_with(flows_windows, monkeypatch, error, times=times, events=1)
+
+    state = run(flows_export, daily)
+
+    shown = read_progress(state.state_details.flow_run_id)
+    assert shown.data == percent
+    assert shown.description.startswith(f"{events} of up to 2 events, ")
+
+
+@pytest.mark.parametrize(
+    ("rivals", "sentence"),
+    [
+        pytest.param(
+            1,
+            "1 windows committed: 1 events read, 1 exported, 0 rejected; "
+            "1 window was committed by another run",
+            id="some",
+        ),
+        pytest.param(
+            2,
+            "nothing left to do: 2 windows were committed by another run, 0 windows are up to date",
+            id="all",
+        ),
+    ],
+)
+def test_windows_of_another_run_are_named(
+    *, flows_export, flows_windows, daily, monkeypatch, rivals, sentence
+):
+    def after_another(plan, planned, **options):
+        if planned.window.name in WINDOWS[:rivals]:
+            library(plan, planned)
+        return library(plan, planned, **options)
+
+    library = flows_windows.export_window
+    monkeypatch.setattr(flows_windows, "export_window", after_another)
+
+    state = run(flows_export, daily)
+
+    assert state.is_completed()
+    assert state.message == sentence
+
+
+def test_a_blocked_window_fails_the_run_and_stops_no_other(flows_export, file_site):
+    url = f"{file_site.source_url}/date=%s"
+    for day in DAYS:
+        rows = events([{"requested_at": day, "received_at": day}])
+        file_site.put("batch.parquet", write_batch(rows), url=url % f"{day:%Y-%m-%d}")
+    file_site.put("broken.parquet", b"no Parquet", url=url % "2024-06-01")
+    config = make_config(file_site, window={"every": "1d"}, source={"date_path": "date=%Y-%m-%d"})
+
+    state = run(flows_export, config)
+
+    assert state.is_failed()
+    assert f"{WINDOWS[0]}: unreadable batch date=2024-06-01/broken.parquet" in state.message
     assert state.result(raise_on_failure=False).summary["committed"] == 1
 
 
