@@ -22,7 +22,7 @@ from flows.backfill import backfill_request_logs
 from flows.export import export_request_logs
 from flows.verify import verify_exports
 from pipelines.config import load_config
-from pipelines.errors import PipelineError
+from pipelines.errors import ConfigError, PipelineError
 
 TAGS = ["request-logs"]
 # A run that waits finds what is due when its turn comes; one that is cancelled would leave what
@@ -45,10 +45,12 @@ def make_deployments(
     """Return the deployments of some configs.
 
     Raises:
-        ConfigError: a config is wrong.
+        ConfigError: a config is wrong, or there is none.
     """
     found: list[Any] = []  # to_deployment() gives a coroutine inside of an event loop alone
     paths = [str(path.resolve()) for path in configs if not is_prefect_file(path)]
+    if not paths:
+        raise ConfigError("no config of an export among these files, so there is nothing to serve")
     for path in paths:
         name = load_config(Path(path)).name
         for flow, kind, schedule in (

@@ -8,6 +8,7 @@ import httpx
 import pytest
 import yaml
 
+from pipelines.errors import ConfigError
 from tests.builders import make_config
 
 pytestmark = pytest.mark.xdist_group("flows")  # one server
@@ -87,6 +88,16 @@ def test_any_url_is_an_asset_key(reporting, url, key):
 )
 def test_an_artifact_key_has_lower_case_letters_digits_and_dashes(reporting, words, key):
     assert reporting.artifact_key(*words) == key
+
+
+def test_serve_needs_a_config(prefect_server, tmp_path):  # noqa: ARG001 - a fixture for its effect
+    from flows.serve import make_deployments  # noqa: PLC0415 - imports Prefect
+
+    other = tmp_path / "prefect.yaml"
+    other.write_text("deployments: []\n")
+
+    with pytest.raises(ConfigError, match="no config of an export"):
+        make_deployments([other], cron=None, verify_cron=None)
 
 
 def test_serve_makes_deployments_of_every_export_and_passes_over_prefects_files(
