@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ pytestmark = [pytest.mark.s3, pytest.mark.xdist_group("deployments")]
 
 POOL = "request-logs"
 EXPORT = "export-request-logs"
+BACKFILL = "backfill-request-logs/test-backfill"
 ADHOC = f"{EXPORT}/test-adhoc"
 OFTEN = "configs/often.yaml"
 # Four windows are due, and no fifth for the next twelve hours.
@@ -69,6 +71,7 @@ def worker(server, project, s3, tmp_path_factory):
         project,
         [
             deployment("test-adhoc"),
+            deployment("test-backfill", entrypoint="flows.backfill.backfill_request_logs"),
             deployment("often", **often),
             deployment("doomed", pool="doomed"),
             deployment("bare", pool="bare"),
@@ -79,10 +82,10 @@ def worker(server, project, s3, tmp_path_factory):
         yield running
 
 
-def deployment(name, *, pool=POOL, **more):
+def deployment(name, *, pool=POOL, entrypoint="flows.export.export_request_logs", **more):
     return {
         "name": name,
-        "entrypoint": "flows.export.export_request_logs",
+        "entrypoint": entrypoint,
         "concurrency_limit": {"limit": 1, "collision_strategy": "ENQUEUE"},
         "work_pool": {"name": pool},
         **more,
@@ -337,6 +340,40 @@ def test_a_run_that_is_cancelled_leaves_nothing_half(server, project, proxied, s
     assert problems == ()
     assert healed["state"]["message"].startswith(f"{len(WINDOWS) - len(left)} windows committed")
     assert read_generations(daily(s3_site)) == library_run(s3_site)
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_backfill_that_is_cancelled_leaves_nothing_half(server, project, proxied, s3_site):
+    put_days(s3_site)
+    behind, proxy = proxied
+    proxy.use(hold("stall", *WINDOWS[1:]))
+    path = write_config(project, daily(behind))
+    days = {"config": path, **instants(0, 4)}
+    run = server.start(BACKFILL, **days, windows_at_once=2)
+    wait_for(lambda: all(held(proxy, window) for window in WINDOWS[1:3]), seconds=150)
+
+    asked_at = time.monotonic()
+    cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+    server.post(f"/flow_runs/{run}/set_state", cancelling)
+    ended = server.wait(run)
+    seconds = time.monotonic() - asked_at
+    left = set(committed(s3_site))
+    problems = verify_export(daily(s3_site), deep=True).problems
+    proxy.use(Faults())
+    healed = server.run(BACKFILL, **days, windows_at_once=2)
+
+    assert ended["state_type"] == "CANCELLED"
+    assert seconds < 25, "after 30 s Prefect kills a run that did not end"
+    assert left == {WINDOWS[0]}
+    assert problems == ()
+    assert healed["state"]["message"].startswith("3 windows committed")
+    assert read_generations(daily(s3_site)) == library_run(s3_site)
+
+
+def held(proxy, window):
+    """Whether a request for a part of a window is held up."""
+    start = window.partition("_")[0]
+    return any(start in request.path and request.fault for request in list(proxy.log))
 
 
 @pytest.mark.usefixtures("worker")
