@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("pipelines", "flows")
@@ -61,6 +62,20 @@ def test_the_wheel_holds_configs_to_start_from(names):
     found = {name for name in names if name.startswith("flows/configs/")}
 
     assert found == {f"flows/configs/{n}.yaml" for n in ("automations", "prefect", "s3-daily")}
+
+
+def test_deployments_from_the_wheel_need_no_other_file_of_the_clone(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        found = yaml.safe_load(archive.read("flows/configs/prefect.yaml"))["deployments"]
+    modules = {each["entrypoint"].rpartition(".")[0] for each in found}
+    parameters = [each["parameters"] for each in found]
+    configs = {
+        name for each in parameters for name in [*each.get("configs", []), each.get("config")]
+    }
+
+    assert modules <= {"flows.backfill", "flows.export", "flows.verify"}
+    # The one that the README says to put another in place of: the demo's source is of a clone.
+    assert configs - {None} == {"configs/demo.yaml"}
 
 
 def test_the_wheel_holds_the_sample_and_its_licences(names):
