@@ -295,8 +295,7 @@ def test_a_run_that_is_stopped_begins_no_other_window(
     with pytest.raises(stop):
         backfill(daily, **FIVE_DAYS, windows_at_once=at_once)
 
-    assert calls == FIVE[: len(calls)]
-    assert len(calls) <= at_once
+    assert set(calls) <= set(FIVE[:at_once])
 
 
 STORE_FAILED = StorageError("no answer")
