@@ -18,6 +18,7 @@ from flows.windows import export_all
 from pipelines.config import ExportConfig, load_config
 from pipelines.errors import PipelineError
 from pipelines.export import export_window, plan_run
+from pipelines.failures import record_failures
 from pipelines.filters import EventFilter
 from pipelines.garbage import clean_up
 from pipelines.overrides import with_overrides
@@ -90,6 +91,7 @@ def run_export_flow(
     # Without a task run: what is not to be written is left alone, and a blocked window says why.
     windows = [found.get(w.window.name) or export_window(plan, w) for w in plan.windows]
     summary = summarise_run(plan, windows)
+    record_failures(config, windows, now=plan.now)
     clean_up(config, [window.window for window in summary.written])
     progress.finish(complete=not summary.failed)
     state = final_state(summary)

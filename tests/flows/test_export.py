@@ -21,6 +21,7 @@ from pipelines.errors import (
     StorageError,
     ThrottledError,
 )
+from pipelines.failures import read_failures
 from tests.builders import events, make_config, read_manifests, write_batch
 from tests.builders import export as run_library
 
@@ -418,6 +419,17 @@ def test_a_blocked_window_fails_the_run_and_stops_no_other(flows_export, file_si
     assert state.is_failed()
     assert f"{WINDOWS[0]}: unreadable batch date=2024-06-01/broken.parquet" in state.message
     assert state.result(raise_on_failure=False).summary["committed"] == 1
+
+
+def test_a_window_that_failed_is_noted_at_the_destination(
+    *, flows_export, flows_windows, daily, file_site, monkeypatch
+):
+    fail_with(flows_windows, monkeypatch, QualityError("too many rejects"))
+
+    run(flows_export, daily)
+
+    (noted,) = read_failures(file_site.destination).values()
+    assert (noted.window, noted.error) == (WINDOWS[0], "too many rejects")
 
 
 def test_a_config_error_ends_the_run_at_once(flows_export, flows_windows, daily, monkeypatch):
