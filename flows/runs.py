@@ -91,7 +91,7 @@ def run_export_flow(
     # Without a task run: what is not to be written is left alone, and a blocked window says why.
     windows = [found.get(w.window.name) or export_window(plan, w) for w in plan.windows]
     summary = summarise_run(plan, windows)
-    record_failures(config, windows, now=plan.now)
+    record_failures(plan, windows)
     clean_up(config, [window.window for window in summary.written])
     progress.finish(complete=not summary.failed)
     state = final_state(summary)

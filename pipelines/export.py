@@ -37,6 +37,7 @@ from pipelines.shard import (
 )
 from pipelines.states import Committed, StateLog
 from pipelines.summary import (
+    NOT_TRIED,
     ExportSummary,
     WindowSummary,
     summarise,
@@ -114,7 +115,7 @@ def run_export(
             summaries.append(summary)
     finally:
         log.flush()
-    record_failures(config, summaries, now=now)
+    record_failures(plan, summaries)
     clean_up(config, [window.window for window in summaries if window.status == "committed"])
     return summarise_run(plan, summaries)
 
@@ -126,7 +127,7 @@ def failed_by_store(error: PipelineError) -> bool:
 
 def not_tried(plan: Plan, window: WindowPlan, broken: int) -> WindowSummary:
     """Return the summary of a window that comes after so many that the store failed."""
-    error = f"not tried: the store failed the {broken} windows before"
+    error = f"{NOT_TRIED}the store failed the {broken} windows before"
     return replace(summarise(plan, window), status="failed", error=error)
 
 

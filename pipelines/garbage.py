@@ -29,7 +29,7 @@ from pipelines.layout import (
     parse_rejects,
     window_prefix,
 )
-from pipelines.manifest import read_manifest
+from pipelines.manifest import list_generations, read_manifest
 from pipelines.owner import open_destination
 from pipelines.storage import Store, StoredObject
 
@@ -157,7 +157,9 @@ class _Search:
                 old.append(found)
         # On a disk these are the temporary files, which `clear_leftovers` knows.
         scratch = () if self._store.is_local else self._list((SCRATCH_PREFIX,))
-        notes = () if windows is not None else outdated_failures(self._store)
+        notes: Iterable[StoredObject] = ()
+        if windows is None:
+            notes = outdated_failures(self._store, list_generations(self._store))
         others = [found for found in (*scratch, *notes) if found.modified_at < self._oldest]
         return Garbage((*self.still_unnamed(old), *others), foreign=tuple(foreign))
 

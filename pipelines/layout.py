@@ -8,6 +8,7 @@ https://github.com/apache/spark/blob/master/sql/catalyst/src/main/scala/org/apac
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -283,6 +284,17 @@ class DatePath:
             return steps == template[: len(steps)]
         return any(pattern.fullmatch(folder.rstrip("/")) for pattern in _patterns(beginning))
 
+    def widened(self, start: datetime, end: datetime) -> tuple[datetime, datetime]:
+        """Return the times of the folders that `[start, end)` touches, and of those beside them."""
+        count = len(_tokens(self.template)) // 2
+        first, last = _unit_start(start, count), end
+        with suppress(ValueError, OverflowError):  # before the year 1 or after 9999
+            first = _unit_start(first - timedelta(microseconds=1), count)
+        with suppress(ValueError, OverflowError):
+            last = _unit_start(end - timedelta(microseconds=1), count)
+            last = _following(_following(last, count), count)
+        return first, last
+
     def prefixes(self, start: datetime, end: datetime) -> tuple[str, ...]:
         """Return the prefixes, sorted, that paths with a date in `[start, end)` start with.
 
@@ -335,6 +347,12 @@ def _patterns(template: str) -> tuple[re.Pattern[str], ...]:
     )
 
 
+def _unit_start(instant: datetime, unit_count: int) -> datetime:
+    """The start of the year, month, day or hour that holds an instant."""
+    year, month, day, hour = (*instant.timetuple()[:unit_count], *(1, 1, 1, 0)[unit_count:])
+    return datetime(year, month, day, hour, tzinfo=UTC)
+
+
 def _following(unit_start: datetime, unit_count: int) -> datetime:
     """The start of the next year, month, day or hour; ValueError or OverflowError after 9999."""
     match unit_count:
@@ -351,8 +369,7 @@ def _following(unit_start: datetime, unit_count: int) -> datetime:
 
 def _list_units(start: datetime, end: datetime, unit_count: int) -> Iterator[datetime]:
     """The starts of the years, months, days or hours that overlap `[start, end)`."""
-    year, month, day, hour = (*start.timetuple()[:unit_count], *(1, 1, 1, 0)[unit_count:])
-    unit_start = datetime(year, month, day, hour, tzinfo=UTC)
+    unit_start = _unit_start(start, unit_count)
     while unit_start < end:
         yield unit_start
         try:

@@ -24,7 +24,6 @@ from pipelines.inputs import (
     number_of,
     row_ranges,
 )
-from pipelines.layout import DatePath
 from pipelines.manifest import FORMAT_VERSION
 from pipelines.meaning import window_meanings
 from pipelines.owner import check_owner, check_places, open_destination
@@ -33,6 +32,7 @@ from pipelines.scans import check_queries
 from pipelines.sources.batches import Batch
 from pipelines.sources.index import open_index
 from pipelines.sources.mapping import EventMapping
+from pipelines.spans import bounds_of, check_span, folder_of, may_feed
 from pipelines.states import Committed, committed_windows, load_states, paths_read
 from pipelines.survey import survey_source
 from pipelines.windows import (
@@ -131,7 +131,7 @@ class Plan:
         """Return the work of each shard of a window; cut from bytes and row groups alone."""
         if self.mapping is None:
             return []
-        start, end = _bounds(self.config, window.window)
+        start, end = bounds_of(self.config, window.window)
         ranges = row_ranges(self.batches_of(window), window.window)
         ordered = self.config.order_by is not None
         return [
@@ -178,7 +178,7 @@ def plan_export(
         StorageError: source or destination cannot be read.
     """
     check_places(config)
-    span = _check_range(config, start, end)
+    span = check_span(config, start, end)
     check_owner(config)
     store = open_destination(config)
     plan = Plan(config, now, force, rebuild_from_remaining)
@@ -234,7 +234,7 @@ def _check_config(config: ExportConfig, now: datetime, mapping: EventMapping, ba
     if config.window is not None and "requested_at" not in mapping.fields:
         raise ConfigError("window: the source maps no field 'requested_at'")
     compile_rules(config, mapping, now=now)
-    start, end = _bounds(config, ALL)
+    start, end = bounds_of(config, ALL)
     nothing = batch_range(0, batch, (0, 0), 0)
     check_queries(ShardWork(config, mapping, now, ALL, start, end, "", 0, (nothing,)))
 
@@ -283,7 +283,7 @@ class _Planner:
         config = self.found.config
         difference = differences.get(number_of(self.found.inputs.grid, window), Difference())
         status, detail = self._status(window, committed, difference)
-        blocking = [batch for batch in self.found.unreadable if _may_feed(config, batch, window)]
+        blocking = [batch for batch in self.found.unreadable if may_feed(config, batch, window)]
         strict = config.source.on_unreadable_batch == "fail"
         if blocking and strict and status != "source expired":
             status, detail = "blocked", f"{blocking[0].path}: {blocking[0].unreadable}"
@@ -352,20 +352,6 @@ class _Planner:
         return min(firsts, default=None)
 
 
-def folder_of(config: ExportConfig, batch: Batch) -> tuple[datetime, datetime] | None:
-    """Return the event times that a batch's date path allows, None when it allows any."""
-    template = config.source.date_path
-    return DatePath(template).parse(batch.path) if template is not None else None
-
-
-def _may_feed(config: ExportConfig, batch: Batch, window: Window) -> bool:
-    """Whether a batch that cannot be read may hold events of a window, by its date path."""
-    folder = folder_of(config, batch)
-    if folder is None or not isinstance(window, TimeWindow):
-        return True
-    return folder[0] < window.end and window.start < folder[1]
-
-
 def _paths_read(
     states: pa.Table, grid: Grid | None, span: tuple[datetime, datetime] | None
 ) -> set[str]:
@@ -373,34 +359,6 @@ def _paths_read(
     if span is None or grid is None:
         return set()
     return paths_read(states, [window.name for window in grid.covering(*span)])
-
-
-def _bounds(config: ExportConfig, window: Window) -> tuple[datetime, datetime]:
-    """Half-open range of event times of a window, naive UTC; for `undated` the valid times."""
-    low, high = config.source.valid_times
-    if isinstance(window, TimeWindow):
-        low, high = max(low, window.start), min(high, window.end)
-    return low.replace(tzinfo=None), high.replace(tzinfo=None)
-
-
-def _check_range(
-    config: ExportConfig, start: datetime | None, end: datetime | None
-) -> tuple[datetime, datetime] | None:
-    """The range that was chosen, which lies on the grid; None when there is none."""
-    if (start is None) != (end is None):
-        raise ConfigError("start and end go together: give both or neither")
-    if start is None or end is None:
-        return None
-    grid = grid_of(config)
-    if grid is None:
-        raise ConfigError("start and end choose windows, and this config has no `window`")
-    grid.covering(start, end)
-    first = config.window.start if config.window is not None else None
-    if first is not None and start < first:
-        raise ConfigError(
-            f"start: the first window starts at window.start, {first:%Y-%m-%dT%H:%MZ}"
-        )
-    return start, end
 
 
 def _without_batches(

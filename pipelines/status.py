@@ -50,7 +50,7 @@ def find_states(plan: Plan, failures: Mapping[str, Failure]) -> list[WindowState
         state, detail = _STATES[window.status], window.detail
         generation = window.committed.generation if window.committed else 0
         failure = failures.get(window.window.name)
-        if failure and failure.generation > generation and window.status in TO_DO:
+        if failure and window.status in TO_DO and failure.input_digest == window.input_digest:
             state, detail = "failed", f"{failure.failed_at}: {failure.error}"
         return WindowState(window.window, state, detail, generation)
 

@@ -19,7 +19,7 @@ _INNER = {
     ),
     "config_kwargs": (  # of botocore 1.43
         *("account_id_endpoint_mode", "auth_scheme_preference", "client_cert"),
-        *("client_context_params", "connect_timeout", "defaults_mode"),
+        *("connect_timeout", "defaults_mode"),
         *("disable_request_compression", "endpoint_discovery_enabled"),
         *("ignore_configured_endpoint_urls", "inject_host_prefix", "max_pool_connections"),
         *("parameter_validation", "proxies", "proxies_config", "read_timeout", "region_name"),
@@ -31,16 +31,26 @@ _INNER = {
     ),
     "s3_additional_kwargs": (
         *("ACL", "BucketKeyEnabled", "CacheControl", "ChecksumAlgorithm", "ExpectedBucketOwner"),
-        *("GrantFullControl", "GrantRead", "RequestPayer", "SSEKMSEncryptionContext"),
-        *("SSEKMSKeyId", "ServerSideEncryption", "StorageClass", "Tagging"),
+        *("RequestPayer", "SSEKMSEncryptionContext", "SSEKMSKeyId", "ServerSideEncryption"),
+        *("StorageClass", "Tagging"),
+    ),
+    "config_kwargs.proxies": ("http", "https"),
+    "config_kwargs.proxies_config": (
+        *("proxy_ca_bundle", "proxy_client_cert", "proxy_use_forwarding_for_https"),
+    ),
+    "config_kwargs.retries": ("max_attempts", "mode", "total_max_attempts"),
+    "config_kwargs.s3": (
+        *("addressing_style", "payload_signing_enabled", "us_east_1_regional_endpoint"),
+        *("use_accelerate_endpoint", "use_arn_region", "use_dualstack_endpoint"),
     ),
 }
+_SWITCHES = ("anon", "cache_regions", "requester_pays", "use_ssl")
 _SECRET_NAME = re.compile(
     r"key|user(name)?|pass(word)?|cookie|.*(secret|token|password|secretkey|accesskey"
     r"|accesskeyid|secretaccesskey|customerkey|apikey|authorization|credentials?)"
 )
 _SECRET_VALUE = re.compile(r"\b(bearer|basic)\s+\S{8}", re.IGNORECASE)
-_PRIVATE_URL = re.compile(r"//[^/@\s]+@|//\S*\?")
+_PRIVATE_URL = re.compile(r"@|//\S*\?")  # a proxy's user needs no scheme before it
 
 
 def options_text(options: Mapping[str, Any]) -> str:
@@ -53,10 +63,15 @@ def options_text(options: Mapping[str, Any]) -> str:
     _refuse_secrets(options, "storage_options")
     _refuse_unknown(options, _OPTIONS, "storage_options")
     for name, known in _INNER.items():
-        inner = options.get(name, {})
-        if not isinstance(inner, Mapping):
-            raise ConfigError(f"storage_options.{name}: a mapping is expected")
+        inner: Any = options
+        for step in name.split("."):
+            inner = inner.get(step, {})
+            if not isinstance(inner, Mapping):
+                raise ConfigError(f"storage_options.{name}: a mapping is expected")
         _refuse_unknown(inner, known, f"storage_options.{name}")
+    for name in _SWITCHES:
+        if not isinstance(options.get(name, True), bool):
+            raise ConfigError(f"storage_options.{name}: true or false is expected")
     try:
         return json.dumps(options, sort_keys=True)
     except (TypeError, ValueError) as exc:

@@ -10,6 +10,8 @@ from pipelines.plan import Plan, WindowPlan
 from pipelines.states import describe_manifest
 from pipelines.storage import Store
 
+NOT_TRIED = "not tried: "
+
 
 @dataclass(frozen=True, slots=True)
 class WindowSummary:
@@ -35,6 +37,11 @@ class WindowSummary:
     manifest: str = ""
     rejects: tuple[str, ...] = ()
     error: str = ""
+
+    @property
+    def tried(self) -> bool:
+        """Whether the run got as far as this window."""
+        return not self.error.startswith(NOT_TRIED)
 
 
 @dataclass(frozen=True, slots=True)

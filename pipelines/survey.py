@@ -16,7 +16,13 @@ from pipelines.sources.batches import Batch, read_batches, read_columns
 from pipelines.sources.contract import check_same_contract
 from pipelines.sources.detection import resolve_mapping
 from pipelines.sources.index import index_rows, parse_columns, time_key
-from pipelines.sources.listing import SourceFiles, find_readable, list_batches, open_source
+from pipelines.sources.listing import (
+    SourceFiles,
+    find_readable,
+    is_narrowed,
+    list_batches,
+    open_source,
+)
 from pipelines.sources.mapping import EventMapping
 from pipelines.storage import StoredObject
 from pipelines.windows import microseconds
@@ -76,13 +82,15 @@ def survey_source(
     indexed = index.union(segments)
     con.register("indexed", indexed)
     listed = _listing(list_batches(config.source, files, *(span or ())))
-    if span is not None and config.source.date_path is not None:
+    if span is not None and is_narrowed(config.source, files):
         listed = _with_known_elsewhere(con, files, listed, span, also)
     con.register("listed", listed)
     first, unreadable = _first_readable(con, files)
-    if first is None and span is not None:
+    if first is None and span is not None and is_narrowed(config.source, files):
         # Windows without a batch are empty ones, if any batch elsewhere tells the mapping.
-        witness = find_readable(files, lambda entry: read_columns(files, entry) is not None)
+        witness = _known_batch(con, files) or find_readable(
+            files, lambda entry: read_columns(files, entry) is not None
+        )
         elsewhere = _listing(iter([witness] if witness else []))
         listed = pa.concat_tables([listed, elsewhere]).sort_by("path")
         con.register("listed", listed)
@@ -162,6 +170,13 @@ def _with_known_elsewhere(
     with ThreadPoolExecutor(_STATS) as pool:
         found = [entry for entry in pool.map(files.store.stat, sorted(missing)) if entry]
     return pa.concat_tables([listed, _listing(iter(found))]).sort_by("path")
+
+
+def _known_batch(con: duckdb.DuckDBPyConnection, files: SourceFiles) -> StoredObject | None:
+    """The last batch of the index by path, which dates make a young one, if it is still there."""
+    last = "select distinct path from indexed order by path desc limit 1"
+    paths = (path for (path,) in con.execute(last).fetchall())
+    return next((entry for path in paths if (entry := files.store.stat(path))), None)
 
 
 def _first_readable(

@@ -10,11 +10,12 @@ from pipelines.copies import with_losers
 from pipelines.errors import StorageError
 from pipelines.garbage import Garbage, collect_garbage, find_garbage
 from pipelines.owner import check_owner, open_destination
-from pipelines.plan import Plan, folder_of, plan_export
+from pipelines.plan import Plan, plan_export
 from pipelines.shard import preview_lines
 from pipelines.sources.batches import Batch
 from pipelines.sources.index import open_index
 from pipelines.sources.mapping import EventMapping
+from pipelines.spans import folder_of
 from pipelines.states import open_states
 from pipelines.storage import open_store
 from pipelines.windows import UNDATED

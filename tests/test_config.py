@@ -1,4 +1,5 @@
 import json
+import traceback
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -222,6 +223,7 @@ def test_secret_in_storage_options_is_refused_and_never_shown(tmp_path, section,
         load_config(path)
 
     assert f"{path}: {section}.storage_options" in str(caught.value)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
     assert "hunter2" not in str(caught.value)
 
 

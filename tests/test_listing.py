@@ -7,6 +7,7 @@ import pytest
 
 from pipelines.plan import plan_export
 from pipelines.sources.listing import list_batches, open_source
+from pipelines.storage import Store
 from tests.builders import event, export, make_config, read_manifests, read_records, write_batch
 
 DAY = timedelta(days=1)
@@ -36,7 +37,7 @@ def listed(config, span):
         pytest.param(
             "date=%Y-%m-%d",
             ["a.parquet", "backfill/x/b.parquet", "date=2024-06-01-again/c.parquet", "z.parquet"],
-            ["date=2024-06-02/a.parquet", "date=2023-01-01/a.parquet"],
+            ["date=2024-06-03/a.parquet", "date=2023-01-01/a.parquet"],
             id="days",
         ),
         pytest.param(
@@ -49,13 +50,13 @@ def listed(config, span):
                 "logs/a.parquet",
                 "old/2024/06/02/a.parquet",
             ],
-            ["logs/2024/06/02/a.parquet", "logs/2024/05/31/a.parquet", "logs/2023/06/01/a.parquet"],
+            ["logs/2024/06/03/a.parquet", "logs/2024/05/30/a.parquet", "logs/2023/06/01/a.parquet"],
             id="levels",
         ),
         pytest.param(
             "%Y%m%d/%H",
             ["20240531/a.parquet", "20240601/x/a.parquet"],
-            ["20240602/00/a.parquet", "20240531/23/a.parquet"],
+            ["20240602/01/a.parquet", "20240531/22/a.parquet"],
             id="hours",
         ),
     ],
@@ -71,14 +72,41 @@ def test_a_chosen_span_lists_its_date_folders_and_what_lies_beside_any(
 
 
 def test_months_are_listed_as_a_whole_for_a_long_span_and_nothing_twice(site):
-    for day in range(0, 400, 40):
-        put(site, f"date={FIRST + day * DAY:%Y-%m-%d}/a.parquet")
-    put(site, "date=2024-06-0x/a.parquet")
+    inside = [f"date={FIRST + day * DAY:%Y-%m-%d}/a.parquet" for day in range(0, 365, 40)]
+    for path in [*inside, "date=2024-06-0x/a.parquet"]:
+        put(site, path)
+    for year in (2022, 2026):  # whole months are listed
+        put(site, f"date={year}-06-01/a.parquet")
 
     found = listed(daily(site), (FIRST, FIRST + 365 * DAY))
 
-    assert found == sorted(set(found))
-    assert len(found) == 11
+    assert found == sorted([*inside, "date=2024-06-0x/a.parquet"])
+
+
+def test_a_batch_of_the_day_before_feeds_a_chosen_window_past_midnight(site):
+    put(site, "date=2024-06-01/a.parquet", day=1)  # its event is of the second
+
+    export(daily(site), now=AFTER, start=FIRST + DAY, end=FIRST + 2 * DAY)
+
+    assert len(read_records(site)) == 1
+
+
+def test_an_empty_span_looks_for_one_batch_and_no_further(site, monkeypatch):
+    for day in range(4, 9):
+        put(site, f"date=2024-06-{day:02d}/a.parquet", day=day)
+    folders = []
+    list_folder = Store.list_folder
+
+    def count(store, prefix):
+        folders.append(prefix)
+        return list_folder(store, prefix)
+
+    monkeypatch.setattr(Store, "list_folder", count)
+    plan = plan_export(daily(site), now=AFTER, **SPAN)
+
+    assert [window.status for window in plan.windows] == ["missing"]
+    assert len(folders) == 3  # beside the date folders, then the root again and one folder
+    assert plan.batches == 1
 
 
 def test_an_unreadable_batch_beside_the_date_folders_blocks_a_chosen_window(site):
@@ -114,7 +142,7 @@ def test_a_chosen_window_in_which_nothing_is_listed_is_committed_empty(site):
 
 
 def test_a_chosen_window_of_which_the_only_batch_is_unreadable_is_blocked(site):
-    put(site, "date=2024-06-02/a.parquet")
+    put(site, "date=2024-06-04/a.parquet")
     site.put("date=2024-06-01/a.parquet", b"not Parquet")
 
     plan = plan_export(daily(site), now=AFTER, **SPAN)

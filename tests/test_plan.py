@@ -251,7 +251,7 @@ def test_range_without_meaning_is_refused(site, options, message):
 
 
 def test_range_lists_only_the_date_folders_of_its_windows(site):
-    site.put("date=2024-06-01/a.parquet", at(NOON))
+    site.put("date=2024-05-31/a.parquet", at(NOON))
     site.put("date=2024-06-02/a.parquet", at(NOON + DAY))
     start = datetime(2024, 6, 2, tzinfo=UTC)
     config = daily(site, source={"date_path": "date=%Y-%m-%d"})

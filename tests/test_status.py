@@ -4,15 +4,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+import pipelines.export as exporting
 from pipelines.errors import StorageError
 from pipelines.export import run_export
-from pipelines.failures import Failure, read_failures, record_failures
+from pipelines.failures import read_failures
 from pipelines.garbage import collect_garbage
 from pipelines.owner import open_destination
 from pipelines.plan import plan_export
 from pipelines.status import describe_status, find_states, status_as_dict
 from pipelines.storage import Store
-from pipelines.summary import WindowSummary
 from tests.builders import event, export, make_config, write_batch
 
 FIRST = datetime(2024, 6, 1, 12, tzinfo=UTC)
@@ -157,37 +157,96 @@ def test_a_window_that_fails_each_hour_leaves_one_note(site):
     assert failure.failed_at == "2024-06-02T14:00:00Z"
 
 
-def test_the_note_of_a_window_that_healed_is_garbage(site):
+def test_the_note_of_a_window_that_healed_is_garbage(site, monkeypatch):
     config = broken_day(site)
     run_export(config, now=FIRST + DAY)
     site.source.delete("a.parquet")
     site.put("b.parquet", write_batch([event(requested_at=FIRST)]))
 
     assert not collect(site)
+    monkeypatch.setattr(exporting, "record_failures", lambda *_: None)  # as if killed before it
     run_export(config, now=FIRST + DAY)
 
     assert len(collect(site)) == 1
     assert read_failures(site.destination) == {}
 
 
-def test_a_note_that_cannot_be_written_fails_no_run(site, monkeypatch):
-    def refuse(store, path, data):
-        raise StorageError(f"denied {store} {path} {len(data)}")
+def test_a_commit_takes_the_note_of_its_window_away(site):
+    config = broken_day(site)
+    run_export(config, now=FIRST + DAY)
+    site.source.delete("a.parquet")
+    site.put("b.parquet", write_batch([event(requested_at=FIRST)]))
 
-    config = make_config(site)
-    failed = WindowSummary("all", "failed", error="why")
-    monkeypatch.setattr(Store, "create", refuse)
-
-    record_failures(config, [failed], now=FIRST)
+    run_export(config, now=FIRST + DAY)
 
     assert read_failures(site.destination) == {}
 
 
-def test_a_failure_is_what_was_recorded(site):
-    config = make_config(site)
+def test_a_note_that_cannot_be_written_fails_no_run(site, monkeypatch):
+    create = Store.create
 
-    record_failures(config, [WindowSummary("all", "failed", error="why")], now=FIRST)
+    def refuse(store, path, data):
+        if path.startswith("_meta/failures/"):
+            raise StorageError(f"denied {store}")
+        return create(store, path, data)
 
-    assert read_failures(site.destination) == {
-        "all": Failure("all", 1, "2024-06-01T12:00:00Z", "why")
-    }
+    config = broken_day(site)
+    monkeypatch.setattr(Store, "create", refuse)
+
+    summary = run_export(config, now=FIRST + DAY)
+
+    assert "max_reject_ratio" in summary.failed[0].error
+    assert read_failures(site.destination) == {}
+
+
+@pytest.mark.parametrize(
+    "note", [b"", b'{"window": ', b"[]", b"{}", b"\xff", b'{"window": "all", "generation": "x"}']
+)
+def test_a_damaged_note_is_passed_over(site, note):
+    config = broken_day(site)
+    run_export(config, now=FIRST + DAY)
+    (path,) = (path for path in site.paths() if path.startswith("_meta/failures/"))
+    site.destination.delete(path)
+    site.destination.create(path, note)
+
+    assert [state for state, _, _ in shown(config, now=FIRST + DAY)] == ["missing"]
+
+
+def test_a_note_that_goes_while_it_is_read_is_passed_over(site, monkeypatch):
+    run_export(broken_day(site), now=FIRST + DAY)
+    read = Store.read_bytes
+
+    def vanish(store, path, **options):
+        store.delete(path)
+        return read(store, path, **options)
+
+    monkeypatch.setattr(Store, "read_bytes", vanish)
+
+    assert read_failures(site.destination) == {}
+
+
+def test_windows_that_were_not_tried_keep_the_reason_they_had(site, monkeypatch):
+    config = make_config(site, window={"every": "1d", "start": "2024-06-01"}, max_reject_ratio=0.1)
+    for day in range(5):
+        at = FIRST + day * DAY
+        site.put(f"{day}.parquet", write_batch([event(id=str(day), request="{", requested_at=at)]))
+    now = FIRST + 5 * DAY
+    run_export(config, now=now)
+
+    def refuse(*_args, **_options):
+        raise StorageError("denied")
+
+    monkeypatch.setattr(exporting, "_export_window", refuse)
+    run_export(config, now=now + DAY / 24)
+
+    reasons = [failure.error for failure in read_failures(site.destination).values()]
+    assert ["denied" in reason for reason in reasons] == [True, True, True, False, False]
+    assert all("max_reject_ratio" in reason for reason in reasons[3:])
+
+
+def test_a_window_with_other_inputs_than_those_that_failed_is_not_shown_as_failed(site):
+    config = broken_day(site)
+    run_export(config, now=FIRST + DAY)
+    site.put("c.parquet", write_batch([event(id="c", requested_at=FIRST)]))
+
+    assert [state for state, _, _ in shown(config, now=FIRST + DAY)] == ["missing"]

@@ -61,19 +61,25 @@ def open_source(source: Source) -> SourceFiles:
     return SourceFiles(files, re.compile(r".*\.parq(uet)?"), is_narrow=False)
 
 
+def is_narrowed(source: Source, files: SourceFiles) -> bool:
+    """Return whether a listing for a span of time leaves folders out."""
+    return source.date_path is not None and not files.prefix
+
+
 def list_batches(
     source: Source, files: SourceFiles, start: datetime | None = None, end: datetime | None = None
 ) -> Iterator[StoredObject]:
     """Yield the source's batches by path.
 
-    With [start, end), date folders of other times are not listed; what lies beside the date
-    folders may hold events of any time, and is.
+    With [start, end), only date folders of these times are listed, and those next to them, as a
+    batch may span midnight. What lies beside the date folders may hold events of any time, and is
+    listed: that takes a request for each folder above the finest.
     """
-    if source.date_path is None or start is None or end is None or files.prefix:
+    if start is None or end is None or not is_narrowed(source, files):
         found = files.store.list_wide([files.prefix])
     else:
-        dates = DatePath(source.date_path)
-        dated = dates.prefixes(start, end)
+        dates = DatePath(source.date_path or "")
+        dated = dates.prefixes(*dates.widened(start, end))
         places, beside = _list_beside(files.store, dates, dated)
         found = merge(files.store.list_wide([*dated, *places]), beside, key=attrgetter("path"))
     yield from _batches_among(files, found)
@@ -82,9 +88,15 @@ def list_batches(
 def find_readable(
     files: SourceFiles, is_readable: Callable[[StoredObject], bool]
 ) -> StoredObject | None:
-    """Return the first batch by path that is readable, listing no further than that."""
-    found = _batches_among(files, files.store.list_objects(files.prefix))
-    return next((entry for entry in found if is_readable(entry)), None)
+    """Return some batch that is readable, listing a folder after the other until there is one."""
+    folders = [""]
+    while folders:
+        below, objects = files.store.list_folder(folders.pop())
+        for entry in _batches_among(files, objects):
+            if is_readable(entry):
+                return entry
+        folders += (folder for folder in below if not _HIDDEN.search(folder))
+    return None
 
 
 def _batches_among(files: SourceFiles, found: Iterable[StoredObject]) -> Iterator[StoredObject]:
