@@ -1,0 +1,227 @@
+"""Which examples stay in a bundle: each conversation once, each input once, split without leaks.
+
+All is told by hashes of 16 bytes in DuckDB, which spills: memory does not grow with the export.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import duckdb
+import pyarrow as pa
+
+from pipelines.chat.example import Example, Message
+from pipelines.engine import engine_errors, statement
+
+Conversations = Literal["longest", "all"]
+Duplicates = Literal["first", "last", "keep"]
+_ROWS_AT_ONCE = 10_000
+_NO_LIMIT = 2**62
+_HASH = pa.binary(16)
+_EXAMPLES = pa.schema(
+    {
+        "ordinal": pa.int64(),
+        "start": pa.int64(),
+        "size": pa.int64(),
+        "conversation": _HASH,
+        "input": _HASH,
+        "split_at": pa.float64(),
+        "lot": _HASH,
+        "side": pa.string(),
+    }
+)
+_PREFIXES = pa.schema({"hash": _HASH})
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What tells an example from others, as hashes.
+
+    Attributes:
+        conversation: of all messages.
+        prefixes: of the messages up to each earlier answer: what a shorter log would have been.
+        input: of messages, tools, tool_choice and response_format before the answer.
+        opening: of the messages up to the first one of a user.
+    """
+
+    conversation: bytes
+    prefixes: tuple[bytes, ...]
+    input: bytes
+    opening: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One row of the bundle: where its example, and that of the rejected answer, were put down."""
+
+    start: int
+    size: int
+    split_at: float
+    rejected: tuple[int, int] | None = None
+
+
+def identify(example: Example) -> Identity:
+    """Return the hashes of an example; ids of tool calls and the spelling of JSON do not count."""
+    chain, prefixes, opening = b"", [], b""
+    *before, _ = example.messages
+    for message in before:
+        chain = _hash(chain, _plain(message))
+        if message["role"] == "assistant":
+            prefixes.append(chain)
+        if message["role"] == "user" and not opening:
+            opening = chain
+    asked = [example.tools, example.tool_choice, example.response_format]
+    conversation = _hash(chain, _plain(example.messages[-1]))
+    return Identity(conversation, tuple(prefixes), _hash(chain, asked), opening or chain)
+
+
+def identify_line(line: bytes) -> Identity:
+    """Return the identity of a record that is taken as it is."""
+    key = hashlib.blake2b(line, digest_size=16).digest()
+    return Identity(key, (), key, key)
+
+
+def place_of(seed: int, key: bytes) -> float:
+    """Return a place in [0, 1) that a key always has, for one seed."""
+    digest = hashlib.md5(b"%d:" % seed + key, usedforsecurity=False).digest()
+    return int.from_bytes(digest[8:], "little") / 2**64
+
+
+def split_of(place: float, fractions: Mapping[str, float], rest: str) -> str:
+    """Return the split that a place falls into; splits take their fractions in order."""
+    end = 0.0
+    for name, fraction in fractions.items():
+        end += fraction
+        if place < end:
+            return name
+    return rest
+
+
+@dataclass(slots=True)
+class Selection:
+    """The examples of one pull, in their order.
+
+    Attributes:
+        con: takes the tables `examples` and `prefixes`.
+        seed: of splits and of the lot that decides when there are too many rows.
+    """
+
+    con: duckdb.DuckDBPyConnection
+    seed: int
+    _rows: list[tuple[Any, ...]] = field(default_factory=list)
+    _prefixes: list[bytes] = field(default_factory=list)
+    _count: int = 0
+
+    def __post_init__(self) -> None:
+        for name, schema in (("examples", _EXAMPLES), ("prefixes", _PREFIXES)):
+            self.con.register("empty", schema.empty_table())
+            self.con.execute(f"create or replace temp table {name} as from empty")
+            self.con.unregister("empty")
+
+    def add(
+        self,
+        identity: Identity,
+        start: int,
+        size: int,
+        *,
+        split_key: bytes | None = None,
+        side: str | None = None,
+    ) -> None:
+        """Take in one example, which was put down at `start`.
+
+        Args:
+            identity: its hashes.
+            start: where its row lies.
+            size: bytes of the row.
+            split_key: what decides the split; by default the conversation's opening.
+            side: `chosen` or `rejected`, for pairs.
+        """
+        place = place_of(self.seed, split_key or identity.opening)
+        lot = _hash(b"%d" % self.seed, identity.conversation.hex())
+        row = (self._count, start, size, identity.conversation, identity.input, place, lot, side)
+        self._rows.append(row)
+        self._prefixes += identity.prefixes
+        self._count += 1
+        if len(self._rows) >= _ROWS_AT_ONCE:
+            self._flush()
+
+    def select(
+        self, *, conversations: Conversations, duplicates: Duplicates, max_rows: int | None
+    ) -> dict[str, int]:
+        """Decide, and return how many are left out by reason; `kept` has the others."""
+        self._flush()
+        options = {
+            "newest": duplicates == "last",
+            "distinct": duplicates != "keep",
+            "longest": conversations == "longest",
+            "max_rows": max_rows or _NO_LIMIT,
+        }
+        return self._decide("select_examples", options)
+
+    def select_pairs(self, *, max_rows: int | None) -> dict[str, int]:
+        """Decide which two answers to an input make a pair; as `select`."""
+        self._flush()
+        return self._decide("select_pairs", {"max_rows": max_rows or _NO_LIMIT})
+
+    def kept(self) -> Iterator[Kept]:
+        """Yield what was decided to stay, in order."""
+        names = [name for (name, *_) in self.con.execute("describe selected").fetchall()]
+        pairs = "rejected_start" in names
+        more = ", rejected_start, rejected_size" if pairs else ""
+        found = self.con.execute(
+            f"select start, size, split_at{more} from selected where reason is null"  # noqa: S608 - closed set
+            " order by ordinal"
+        )
+        while rows := found.fetchmany(_ROWS_AT_ONCE):
+            for start, size, place, *rejected in rows:
+                yield Kept(start, size, place, (rejected[0], rejected[1]) if pairs else None)
+
+    def _decide(self, name: str, options: Mapping[str, Any]) -> dict[str, int]:
+        with engine_errors("selecting examples"):
+            self.con.execute(statement(name), dict(options))
+            counts = self.con.execute(
+                "select reason, count(*) from selected where reason is not null"
+                " group by reason order by reason"
+            ).fetchall()
+        return dict(counts)
+
+    def _flush(self) -> None:
+        columns: Sequence[Sequence[Any]] = list(zip(*self._rows, strict=True))
+        if columns:
+            self._insert("examples", pa.table(list(columns), schema=_EXAMPLES))
+        if self._prefixes:
+            self._insert("prefixes", pa.table([self._prefixes], schema=_PREFIXES))
+        self._rows, self._prefixes = [], []
+
+    def _insert(self, name: str, rows: pa.Table) -> None:
+        self.con.register("added", rows)
+        with engine_errors("remembering examples"):
+            self.con.execute(f"insert into {name} from added")  # noqa: S608 - closed set
+        self.con.unregister("added")
+
+
+def _plain(message: Message) -> list[Any]:
+    """What a message says, without ids and however it was spelt."""
+    content = message.get("content")
+    if isinstance(content, list) and all(part.get("type") == "text" for part in content):
+        content = "".join(part["text"] for part in content)
+    calls = [
+        [call["function"]["name"], _value(call["function"]["arguments"])]
+        for call in message.get("tool_calls") or ()
+    ]
+    role = "system" if message["role"] == "developer" else message["role"]
+    return [role, content or "", calls]
+
+
+def _value(arguments: str) -> Any:
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return arguments
+
+
+def _hash(before: bytes, value: object) -> bytes:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(before + text.encode(), digest_size=16).digest()
