@@ -1,0 +1,1 @@
+"""Recorded requests and responses of any API as OpenAI chat messages."""

@@ -1,0 +1,1 @@
+"""Rows of the fine-tuning services and trainers, one module each."""
