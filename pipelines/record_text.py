@@ -64,13 +64,15 @@ def parse_record(line: bytes) -> Any:
     """
     try:
         return json.loads(line)
-    except RecursionError:
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except (RecursionError, ValueError):
+        # Too deep, or an integer of more than 4,300 digits (sys.set_int_max_str_digits).
+        pass
+    try:
         return _parse_deep(line.decode())
-    except ValueError as exc:
-        if isinstance(exc, json.JSONDecodeError | UnicodeDecodeError):
-            raise
-        # Python refuses integers of more than 4,300 digits (sys.set_int_max_str_digits).
-        return _parse_deep(line.decode())
+    except (LookupError, TypeError) as exc:
+        raise ValueError("not JSON") from exc
 
 
 def _parse_deep(text: str) -> Any:
