@@ -1,16 +1,25 @@
 """Streaming compression whose bytes depend on its input, level and library version alone."""
 
-from typing import Protocol
+import gzip
+from collections.abc import Callable
+from typing import BinaryIO, Protocol, cast
 
 import isal
 import zstandard
-from isal import isal_zlib
+from isal import igzip, isal_zlib
 
 from pipelines.config import Compression
 
 _GZIP_WBITS = 31  # zlib's number for a gzip header; ISA-L leaves its time at 0
 _FIRST_BLOCK_BYTES = 16  # no more than what ISA-L leaves to its finish (MIN_INBUF_PADDING)
 DEFAULT_LEVELS = {"gzip": 1, "zstd": 3, "none": 0}
+_ISAL_ERROR = cast("type[Exception]", isal_zlib.error)  # its stub says it is an instance
+DECODE_ERRORS: tuple[type[Exception], ...] = (
+    EOFError,
+    gzip.BadGzipFile,
+    isal_zlib.error,
+    zstandard.ZstdError,
+)
 
 
 class Codec(Protocol):
@@ -67,6 +76,27 @@ def open_codec(compression: Compression, level: int | None) -> Codec:
     if compression == "zstd":
         return zstandard.ZstdCompressor(level=level, write_checksum=True).compressobj()
     return _Plain()
+
+
+class Plain(Protocol):
+    """The uncompressed bytes of one stream."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes, none at the end; may raise one of `DECODE_ERRORS`."""
+        ...
+
+
+def open_plain(compressed: BinaryIO, path: str) -> Plain:
+    """Return what a stream holds, decompressed as it is read; the end of `path` tells the codec.
+
+    Members and frames that follow each other are one text. A torn stream may end without an error.
+    """
+    if path.endswith(".gz"):
+        gzip_file: Callable[..., Plain] = igzip.IGzipFile
+        return gzip_file(fileobj=compressed, mode="rb")
+    if path.endswith(".zst"):
+        return zstandard.ZstdDecompressor().stream_reader(compressed, read_across_frames=True)
+    return compressed
 
 
 def codec_version(compression: Compression) -> str:

@@ -3,7 +3,8 @@
 PipelineError
 ├── ConfigError           the YAML, a parameter or an option is wrong: fix it, rerun
 ├── ContractError         raw events break the source's schema: tell the producer
-├── QualityError          the run worked but its result must not be committed
+├── QualityError          what was made, or is read, is not whole: it must not be committed or used
+│   └── WindowChangedError    a newer generation came while a window was read: read it again
 ├── ResourceError         memory or disk ran out: raise the named limit
 └── StorageError          object storage refused or failed
     ├── BatchChangedError     an object changed while it was read: plan again
@@ -36,7 +37,15 @@ class ContractError(PipelineError):
 
 
 class QualityError(PipelineError):
-    """The run finished but must not be committed: ledger, rejects, or a part that is not there."""
+    """The run finished but must not be committed, or a committed part is not as it was written."""
+
+
+class WindowChangedError(QualityError):
+    """A newer generation replaced `window` while its records were read: read that window again."""
+
+    def __init__(self, message: str, *, window: str = "") -> None:
+        super().__init__(message)
+        self.window = window
 
 
 class ResourceError(PipelineError):

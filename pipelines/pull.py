@@ -1,0 +1,385 @@
+"""Committed records into a bundle for fine-tuning: read, convert, select, write; nothing is lost
+without a reason that is counted.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from pipelines.bundle import BundleWriter, check_place, files_as_data, publish, staging
+from pipelines.bundle_card import describe_bundle
+from pipelines.chat.convert import to_example
+from pipelines.chat.example import DroppedError, Example
+from pipelines.chat.gates import check_example
+from pipelines.chat.prune import prune_example
+from pipelines.committed import open_export
+from pipelines.committed_window import CommittedWindow
+from pipelines.config import ExportConfig
+from pipelines.engine import connect, engine_errors, guarded
+from pipelines.errors import ConfigError, WindowChangedError
+from pipelines.expressions import parse_expression
+from pipelines.manifest import PACKAGE, package_version
+from pipelines.pull_options import RECORD_FIELDS, REST, PullOptions
+from pipelines.record_text import cut_record, parse_record
+from pipelines.selection import Identity, Kept, Selection, identify, identify_line, split_of
+from pipelines.spill import SpillFile
+from pipelines.storage import open_store
+from pipelines.targets.base import Target
+from pipelines.targets.preference import to_pair
+from pipelines.targets.registry import TARGETS
+
+_MEMORY_LIMIT = 1024**3
+_RESTARTS = 3  # of an export that is written again all the time no whole state can be read
+_BYTES_PER_TOKEN = 4  # of English text, by the usual rule of thumb
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PullSummary:
+    """What came of a pull.
+
+    Attributes:
+        read: committed records that were read.
+        rows: written rows by split.
+        dropped: records that are in no row, by reason; with the rows they add up to `read`, where
+            a pair is one row of two records.
+        repairs: rows by what was repaired in them.
+        tokens_estimate: of all rows, at four bytes each.
+        files: the bundle's, as `bundle.json` has them.
+        windows: how many were read.
+        exists: whether this very bundle was there already.
+    """
+
+    export: str
+    destination: str
+    format: str
+    windows: int
+    read: int
+    rows: Mapping[str, int]
+    dropped: Mapping[str, int]
+    repairs: Mapping[str, int]
+    tokens_estimate: int
+    files: tuple[Mapping[str, Any], ...] = ()
+    exists: bool = False
+
+    @property
+    def total_rows(self) -> int:
+        """Rows of all splits."""
+        return sum(self.rows.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for `--json` and for Prefect."""
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class _Counts:
+    read: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    repairs: Counter[str] = field(default_factory=Counter)
+    sources: list[dict[str, Any]] = field(default_factory=list)
+
+
+def pull(
+    source: str | Path | ExportConfig,
+    destination: str,
+    options: PullOptions,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    rejects: Path | None = None,
+    progress: Progress | None = None,
+) -> PullSummary:
+    """Write a bundle of an export's committed records; a pull of nothing writes nothing.
+
+    Args:
+        source: an export's destination, or its config.
+        destination: folder or S3 prefix of the bundle, which must be new.
+        options: what to take, and what to make of it.
+        storage_options: of both places, where `source` is no config.
+        rejects: JSONL file that gets every dropped record with its reason.
+        progress: called with the number of records as they are read.
+
+    Raises:
+        ConfigError: source, destination or options do not fit.
+        QualityError: a part is damaged, or the export changed again and again.
+        StorageError: a store failed; no bundle is there then.
+    """
+    own = storage_options
+    if isinstance(source, ExportConfig):
+        own = source.destination.storage_options
+    store = open_store(destination, own)
+    check_place(store)
+    with (
+        staging(store) as folder,
+        connect(memory_limit=_MEMORY_LIMIT, threads=None) as con,
+    ):
+        for attempt in range(_RESTARTS):
+            try:
+                work = _Pull(options, con, folder, rejects, progress)
+                return work.run(source, storage_options, store)
+            except WindowChangedError:
+                if attempt + 1 == _RESTARTS:
+                    raise
+                work.discard()
+        raise AssertionError  # the last attempt returns or raises
+
+
+class _Pull:
+    """One attempt at a pull."""
+
+    def __init__(
+        self,
+        options: PullOptions,
+        con: duckdb.DuckDBPyConnection,
+        folder: Path,
+        rejects: Path | None,
+        progress: Progress | None,
+    ) -> None:
+        self._options = options
+        self._target: Target = TARGETS[options.format]
+        self._con = con
+        self._folder = folder
+        self._counts = _Counts()
+        self._selection = Selection(con, options.seed)
+        self._spool = SpillFile()
+        self._rejects = rejects.open("wb") if rejects is not None else None
+        self._progress = progress
+        self._condition = _condition(options.where)
+
+    def run(self, source: Any, storage_options: Mapping[str, Any] | None, store: Any) -> PullSummary:
+        """Read, select and write."""
+        options = self._options
+        export = open_export(
+            source,
+            storage_options=storage_options,
+            start=options.start,
+            end=options.end,
+            partitions=options.partitions,
+            as_of=options.as_of,
+            generation=options.generation,
+        )
+        for window in export.iter_windows():
+            self._read(window)
+            self._counts.sources.append(
+                {
+                    "window": window.name,
+                    "generation": window.generation,
+                    "manifest": window.manifest_url,
+                    "committed_at": window.committed_at,
+                }
+            )
+        self._select()
+        writer = BundleWriter(self._folder, max_file_bytes=self._target.max_file_bytes)
+        for split, row in self._rows():
+            writer.write(split, row)
+        files = writer.finish()
+        self.discard()
+        rows = Counter[str]()
+        for file in files:
+            rows[file.split] += file.rows
+        size = sum(file.bytes for file in files)
+        summary = PullSummary(
+            export=export.url,
+            destination=store.url,
+            format=options.format,
+            windows=len(self._counts.sources),
+            read=self._counts.read,
+            rows=dict(rows),
+            dropped=dict(sorted(self._counts.dropped.items())),
+            repairs=dict(sorted(self._counts.repairs.items())),
+            tokens_estimate=size // _BYTES_PER_TOKEN,
+            files=tuple(files_as_data(files)),
+        )
+        if not files:
+            return summary
+        described = self._describe(summary)
+        created = publish(store, self._folder, described, describe_bundle(described))
+        return PullSummary(**asdict(summary) | {"exists": not created})
+
+    def discard(self) -> None:
+        """Free what the attempt holds."""
+        self._spool.close()
+        if self._rejects is not None:
+            self._rejects.close()
+        for left in self._folder.iterdir() if not self._counts.read else ():
+            left.unlink()
+
+    def _read(self, window: CommittedWindow) -> None:
+        for _, lines in window.part_lines():
+            fits = self._where(lines, window.record_keys)
+            for line, is_wanted in zip(lines, fits, strict=True):
+                self._counts.read += 1
+                try:
+                    if not is_wanted:
+                        raise DroppedError("where")
+                    self._take(line)
+                except DroppedError as exc:
+                    self._drop(exc, line)
+            if self._progress is not None:
+                self._progress(len(lines))
+
+    def _take(self, line: bytes) -> None:
+        """Put one record down as a row, or raise a DroppedError."""
+        options = self._options
+        try:
+            record = parse_record(line)
+        except ValueError as exc:
+            raise DroppedError("unreadable_record") from exc
+        tags = record["tags"]
+        if any(tags.get(name) != value for name, value in options.tags.items()):
+            raise DroppedError("tag_filter")
+        if options.format == "records":
+            self._keep(identify_line(line), line, tags)
+            return
+        example = to_example(record)
+        if options.prune:
+            example = prune_example(example, options.prune)
+        example = check_example(example, allow_finish=frozenset(options.finish))
+        if self._target.needs_pairs:
+            self._keep(identify(example), _dump(_as_data(example)), tags, side=self._side(tags))
+            return
+        row, repairs = self._target.to_row(example)
+        data = _dump(row)
+        if len(data) + 1 > (self._target.max_file_bytes or 2**62):
+            raise DroppedError("over_limit", "one row is larger than a file may be")
+        self._counts.repairs.update({*example.repairs, *repairs})
+        self._keep(identify(example), data, tags)
+
+    def _keep(
+        self, identity: Identity, row: bytes, tags: Mapping[str, str | None], side: str | None = None
+    ) -> None:
+        start, size = self._spool.write(row)
+        by = self._options.split_by_tag
+        value = tags.get(by) if by is not None else None
+        key = value.encode() if value is not None else None
+        self._selection.add(identity, start, size, split_key=key, side=side)
+
+    def _side(self, tags: Mapping[str, str | None]) -> str:
+        for side in ("chosen", "rejected"):
+            tag, value = getattr(self._options, side)
+            if tags.get(tag) == value:
+                return side
+        raise DroppedError("no_pair", "no tag says which answer is better")
+
+    def _select(self) -> None:
+        options, limit = self._options, self._target.max_rows
+        max_rows = min(options.max_rows or 2**62, limit or 2**62)
+        if self._target.needs_pairs:
+            found = self._selection.select_pairs(max_rows=max_rows)
+        elif options.format == "records":
+            found = self._selection.select(
+                conversations="all", duplicates="keep", max_rows=max_rows
+            )
+        else:
+            found = self._selection.select(
+                conversations=options.conversations,
+                duplicates=options.duplicates,
+                max_rows=max_rows,
+            )
+        self._counts.dropped.update(found)
+
+    def _rows(self) -> Iterator[tuple[str, bytes]]:
+        for kept in self._selection.kept():
+            row = self._spool.read(kept.start, kept.size)
+            split = split_of(kept.split_at, self._options.split, REST)
+            if self._target.needs_pairs:
+                try:
+                    yield split, self._pair(row, kept)
+                except DroppedError as exc:
+                    self._counts.dropped[exc.reason] += 2
+                continue
+            if self._options.format == "openpipe":
+                row = _dump(json.loads(row) | {"split": "TRAIN" if split == REST else "TEST"})
+            yield split, row
+
+    def _pair(self, chosen: bytes, kept: Kept) -> bytes:
+        rejected = self._spool.read(*(kept.rejected or (0, 0)))
+        row, repairs = to_pair(
+            _from_data(chosen), _from_data(rejected), self._options.pair_style
+        )
+        self._counts.repairs.update(repairs)
+        return _dump(row)
+
+    def _drop(self, exc: DroppedError, line: bytes) -> None:
+        self._counts.dropped[exc.reason] += 1
+        if self._rejects is not None and exc.reason not in ("where", "tag_filter"):
+            reason = json.dumps({"reason": exc.reason, "detail": exc.detail})
+            self._rejects.write(reason[:-1].encode() + b', "record": ' + line + b"}\n")
+
+    def _where(self, lines: list[bytes], keys: tuple[str, ...]) -> list[bool]:
+        if self._condition is None:
+            return [True] * len(lines)
+        texts = zip(*(cut_record(line, keys)[:3] for line in lines), strict=True)
+        columns = [pa.array(list(text), pa.large_binary()).cast(pa.large_string()) for text in texts]
+        self._con.register("records", pa.table(columns, names=list(RECORD_FIELDS)))
+        with engine_errors("where"):
+            found = self._con.execute(f"select {self._condition} from records").fetchall()  # noqa: S608 - parsed
+        self._con.unregister("records")
+        return [bool(fits) for (fits,) in found]
+
+    def _describe(self, summary: PullSummary) -> dict[str, Any]:
+        """What `bundle.json` says: nothing that differs between equal pulls."""
+        said = summary.as_dict()
+        for name in ("destination", "exists"):
+            said.pop(name)
+        return {
+            "author": {"name": PACKAGE, "version": package_version()},
+            **said,
+            "windows": self._counts.sources,
+            "options": self._options.model_dump(mode="json", exclude_defaults=True),
+        }
+
+
+def _condition(where: str | None) -> str | None:
+    if where is None:
+        return None
+    expression = parse_expression(where, place="where", columns=RECORD_FIELDS, boolean=True)
+    return f"({guarded(expression.sql, expression.columns)}) is true"
+
+
+def _as_data(example: Example) -> dict[str, Any]:
+    return {
+        name: getattr(example, name)
+        for name in (
+            *("messages", "tools", "tool_choice", "response_format", "parallel_tool_calls"),
+            *("finish_reason", "repairs"),
+        )
+    } | {"tags": dict(example.tags)}
+
+
+def _from_data(data: bytes) -> Example:
+    found = json.loads(data)
+    tools = found.pop("tools")
+    messages, repairs = tuple(found.pop("messages")), tuple(found.pop("repairs"))
+    return Example(
+        messages=messages, repairs=repairs, tools=None if tools is None else tuple(tools), **found
+    )
+
+
+def _dump(row: Mapping[str, Any]) -> bytes:
+    """One line of JSON, with the line breaks of Unicode escaped: some readers split at them."""
+    try:
+        text = json.dumps(row, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        for mark in ("\u0085", "\u2028", "\u2029"):
+            text = text.replace(mark, f"\\u{ord(mark):04x}")
+        return text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return json.dumps(row, separators=(",", ":"), allow_nan=False).encode()
+    except ValueError as exc:
+        raise DroppedError("unsupported_content", "a number that JSON cannot hold") from exc
+
+
+def check_bundle_source(source: str) -> str | Path:
+    """Return a config's path for what ends in .yaml or .yml, otherwise the place itself."""
+    if source.endswith((".yaml", ".yml")):
+        path = Path(source)
+        if not path.exists():
+            raise ConfigError(f"{path}: no such file")
+        return path
+    return source

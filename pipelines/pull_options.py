@@ -1,0 +1,84 @@
+"""What a pull takes from an export and how it makes a bundle of it."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from pipelines.expressions import parse_expression
+from pipelines.selection import Conversations, Duplicates
+from pipelines.values import Instant
+
+TargetName = Literal[
+    "records", "openai", "openpipe", "together", "fireworks", "mistral", "trl", "trl-completion",
+    "axolotl", "llamafactory", "preference",
+]  # fmt: skip
+PairStyle = Literal["openai", "together", "fireworks", "trl"]
+FinishReason = Literal["stop", "tool_calls", "length", "content_filter"]
+SplitName = Literal["train", "test", "validation"]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+RECORD_FIELDS = ("input", "output", "tags")
+REST = "train"
+
+
+def _one_condition(where: str) -> str:
+    parse_expression(where, place="where", columns=None, boolean=True)
+    return where
+
+
+class PullOptions(BaseModel):
+    """Options of one pull; equal options and exports make equal files.
+
+    Attributes:
+        format: the service or trainer that the rows are for; `records` are as exported.
+        start, end: choose the whole windows that overlap `[start, end)`.
+        as_of: read what was committed then. generation: that of each window.
+        partitions: Hive keys and values that parts must have.
+        tags: values that a record's tags must have.
+        where: SQL condition over `input`, `output` and `tags`, JSON text all three.
+        conversations: `longest` leaves out what a longer log of the same conversation repeats.
+        duplicates: which of several answers to one input stays.
+        finish: finish reasons that are taken; an answer without one is taken too.
+        prune: texts that are removed from inputs, in this order; emptied messages go.
+        split: fractions of `test` and `validation`; the rest is `train`.
+        split_by_tag: the tag that keeps records together; by default the conversation's opening.
+        seed: of splits, and of the choice when there are more than `max_rows`.
+        max_rows: rows of the bundle.
+        chosen, rejected: `preference` alone: tag and value that tell the better and worse answer.
+        pair_style: the service that the pairs are for.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    format: TargetName = "records"
+    start: Instant | None = None
+    end: Instant | None = None
+    as_of: Instant | None = None
+    generation: Annotated[int, Field(ge=1)] | None = None
+    partitions: dict[str, str | None] = Field(default_factory=dict)
+    tags: dict[str, str] = Field(default_factory=dict)
+    where: Annotated[str, AfterValidator(_one_condition)] | None = None
+    conversations: Conversations = "longest"
+    duplicates: Duplicates = "last"
+    finish: tuple[FinishReason, ...] = ("stop", "tool_calls")
+    prune: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    split: dict[Literal["test", "validation"], Fraction] = Field(default_factory=dict)
+    split_by_tag: str | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    max_rows: Annotated[int, Field(ge=1)] | None = None
+    chosen: tuple[str, str] | None = None
+    rejected: tuple[str, str] | None = None
+    pair_style: PairStyle = "openai"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PullOptions":
+        if sum(self.split.values()) >= 1:
+            raise ValueError("split: the fractions add up to 1 or more, and none is left to train")
+        pairs = self.chosen is not None and self.rejected is not None
+        if pairs != (self.format == "preference") or (self.chosen is None) != (
+            self.rejected is None
+        ):
+            raise ValueError(
+                "chosen and rejected go with the format preference, which needs both: a tag and "
+                "the value that tells the better answer, and the worse one"
+            )
+        return self
