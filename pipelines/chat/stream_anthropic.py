@@ -16,7 +16,7 @@ from pipelines.chat.stream_events import (
 
 # The field that each delta adds text to.
 _TEXTS = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
-_CUT = frozenset({"max_tokens", "model_context_window_exceeded"})
+_CUT = ("max_tokens", "model_context_window_exceeded")
 
 
 def merge_messages(events: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def merge_messages(events: Iterable[dict[str, Any]]) -> dict[str, Any]:
             _add_delta(blocks, texts, event)
         elif kind == "message_delta" and message is not None:
             _add_message_delta(message, event)
-        elif kind in {"message_start", "message_stop", "message_delta"}:
+        elif kind in ("message_start", "message_stop", "message_delta"):
             refuse("events of a message in the wrong order")
     raise cut_off("no message_stop")
 

@@ -73,7 +73,7 @@ def merge_converse(events: list[dict[str, Any]]) -> dict[str, Any]:
                 response |= {key: value for key, value in as_object(item).items() if key != "p"}
     if "stopReason" not in response:
         raise cut_off("no messageStop")
-    cut = response["stopReason"] in {"max_tokens", "model_context_window_exceeded"}
+    cut = response["stopReason"] in ("max_tokens", "model_context_window_exceeded")
     content = [_settle(blocks[index], cut=cut) for index in sorted(blocks)]
     return {"output": {"message": {"role": role, "content": content}}, **response}
 
@@ -144,39 +144,38 @@ def _add_delta(blocks: dict[int, dict[str, Any]], item: dict[str, Any]) -> None:
     block = blocks.setdefault(as_index(item.get("contentBlockIndex", 0)), {})
     for kind, value in as_object(item.get("delta")).items():
         if kind == "text":
-            _append(block, "text", value)
+            _append(block, "text", as_text(value))
         elif kind == "toolUse":
             if kind not in block:
                 refuse("a delta before its content block")
-            _append(block[kind], "input", as_object(value).get("input"))
+            _append(block[kind], "input", as_text(as_object(value).get("input")))
         elif kind == "reasoningContent":
-            _add_reasoning(block.setdefault(kind, {}), as_object(value))
+            _add_reasoning(as_object(block.setdefault(kind, {})), as_object(value))
         else:  # chat messages have no place for it: it is kept to be seen there
-            block.setdefault(kind, []).append(value)
+            _append(block, kind, value)
 
 
 def _add_reasoning(into: dict[str, Any], delta: dict[str, Any]) -> None:
     for key, value in delta.items():
         if key == "redactedContent":
-            _append(into, key, value)
+            _append(into, key, as_text(value))
         else:
-            _append(into.setdefault("reasoningText", {}), key, value)
+            _append(as_object(into.setdefault("reasoningText", {})), key, as_text(value))
 
 
 def _append(into: dict[str, Any], key: str, value: Any) -> None:
     before = into.setdefault(key, [])
     if not isinstance(before, list):
         refuse("a delta of another type than the one before")
-    before.append(as_text(value))
+    before.append(value)
 
 
 def _settle(block: dict[str, Any], *, cut: bool) -> dict[str, Any]:
     settled = dict(block)
     if "text" in block:
-        settled["text"] = "".join(block["text"])
+        settled["text"] = _join(block["text"])
     if "toolUse" in block:
-        pieces = block["toolUse"].get("input", [])
-        text = "".join(map(as_text, pieces)) if isinstance(pieces, list) else refuse("no input")
+        text = as_text(_join(block["toolUse"].get("input", [])))
         arguments = load_arguments(text, cut=cut) if text else {}
         settled["toolUse"] = block["toolUse"] | {"input": arguments}
     if "reasoningContent" in block:

@@ -48,9 +48,8 @@ def load_chunks(text: str) -> list[Any]:
 
 def _add_candidate(into: dict[str, Any], candidate: dict[str, Any]) -> None:
     _add_content(into, as_object(candidate.get("content") or {}))
-    for key, value in candidate.items():
-        if key != "content" and value is not None:
-            into[key] = value
+    known = {key: value for key, value in candidate.items() if value is not None}
+    into.update(known | {"content": into["content"]})
 
 
 def _add_content(into: dict[str, Any], content: dict[str, Any]) -> None:

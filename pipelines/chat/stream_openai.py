@@ -8,7 +8,7 @@ from pipelines.chat.stream_events import as_index, as_list, as_object, cut_off, 
 _NEVER = frozenset({"choices", "object", "obfuscation"})
 _LATEST = frozenset({"usage", "system_fingerprint"})
 _ONCE = frozenset({"role", "id", "type", "index"})  # proxies repeat them in each chunk
-_FINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
+_FINAL = ("response.completed", "response.incomplete", "response.failed")
 
 
 class _Text(list[str]):
@@ -116,7 +116,7 @@ def _add_calls(calls: list[dict[str, Any]], fragments: list[Any]) -> None:
         call = same[-1] if same else None
         # Some servers give every call of an answer the same index, or none: a new id is a new call.
         if call is None or (
-            fragment.get("id") and call.get("id") not in {None, "", fragment["id"]}
+            fragment.get("id") and call.get("id") not in (None, "", fragment["id"])
         ):
             call = {"index": len(calls) if index is None else as_index(index)}
             calls.append(call)
