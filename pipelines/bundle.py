@@ -1,4 +1,4 @@
-"""Files of a bundle: flat, uncompressed JSONL with a description, there as a whole or not at all."""
+"""Files of a bundle: flat, uncompressed JSONL with a description, there whole or not at all."""
 
 import fcntl
 import hashlib

@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from pipelines import cli_upkeep
+from pipelines import cli_pull, cli_upkeep
 from pipelines.terminal import (
     AsJson,
     ConfigPath,
@@ -210,6 +210,7 @@ def demo(
 
 
 for command in (
+    cli_pull.pull,
     cli_upkeep.status,
     cli_upkeep.verify,
     cli_upkeep.repair,

@@ -92,3 +92,25 @@ class Lines:
             f"{rate:,.0f} MB/s, about {left:,.0f} s left\n"
         )
         self._stream.flush()
+
+
+class Count:
+    """A line every ten seconds that says how many there were so far, for work without a total."""
+
+    def __init__(self, stream: TextIO, noun: str) -> None:
+        """Write nothing yet; `noun` is what is counted."""
+        self._stream = stream
+        self._noun = noun
+        self._count = 0
+        self._began = self._last = time.monotonic()
+
+    def add(self, count: int) -> None:
+        """Say how many there were since the last call."""
+        self._count += count
+        now = time.monotonic()
+        if now - self._last < _SECONDS_BETWEEN_LINES:
+            return
+        self._last = now
+        rate = self._count / (now - self._began)
+        self._stream.write(f"{self._count:,} {self._noun}, {rate:,.0f} a second\n")
+        self._stream.flush()

@@ -1,10 +1,10 @@
-"""Committed records into a bundle for fine-tuning: read, convert, select, write; nothing is lost
-without a reason that is counted.
-"""
+"""Committed records into a bundle for fine-tuning; nothing is left out without a counted reason."""
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,12 @@ from pipelines.pull_options import RECORD_FIELDS, REST, PullOptions
 from pipelines.record_text import cut_record, parse_record
 from pipelines.selection import Identity, Kept, Selection, identify, identify_line, split_of
 from pipelines.spill import SpillFile
-from pipelines.storage import open_store
+from pipelines.storage import Store, open_store
 from pipelines.targets.base import Target
 from pipelines.targets.preference import to_pair
 from pipelines.targets.registry import TARGETS
+
+logger = logging.getLogger(__name__)
 
 _MEMORY_LIMIT = 1024**3
 _RESTARTS = 3  # of an export that is written again all the time no whole state can be read
@@ -119,15 +121,16 @@ def pull(
         staging(store) as folder,
         connect(memory_limit=_MEMORY_LIMIT, threads=None) as con,
     ):
-        for attempt in range(_RESTARTS):
-            try:
-                work = _Pull(options, con, folder, rejects, progress)
-                return work.run(source, storage_options, store)
-            except WindowChangedError:
-                if attempt + 1 == _RESTARTS:
-                    raise
-                work.discard()
-        raise AssertionError  # the last attempt returns or raises
+        restarts = 0
+        while True:
+            with closing(_Pull(options, con, folder, rejects, progress)) as work:
+                try:
+                    return work.run(source, storage_options, store)
+                except WindowChangedError as exc:
+                    restarts += 1
+                    if restarts == _RESTARTS:
+                        raise
+                    logger.warning("%s", exc)
 
 
 class _Pull:
@@ -152,7 +155,12 @@ class _Pull:
         self._progress = progress
         self._condition = _condition(options.where)
 
-    def run(self, source: Any, storage_options: Mapping[str, Any] | None, store: Any) -> PullSummary:
+    def run(
+        self,
+        source: str | Path | ExportConfig,
+        storage_options: Mapping[str, Any] | None,
+        store: Store,
+    ) -> PullSummary:
         """Read, select and write."""
         options = self._options
         export = open_export(
@@ -179,7 +187,6 @@ class _Pull:
         for split, row in self._rows():
             writer.write(split, row)
         files = writer.finish()
-        self.discard()
         rows = Counter[str]()
         for file in files:
             rows[file.split] += file.rows
@@ -202,22 +209,21 @@ class _Pull:
         created = publish(store, self._folder, described, describe_bundle(described))
         return PullSummary(**asdict(summary) | {"exists": not created})
 
-    def discard(self) -> None:
+    def close(self) -> None:
         """Free what the attempt holds."""
         self._spool.close()
         if self._rejects is not None:
             self._rejects.close()
-        for left in self._folder.iterdir() if not self._counts.read else ():
-            left.unlink()
 
     def _read(self, window: CommittedWindow) -> None:
         for _, lines in window.part_lines():
             fits = self._where(lines, window.record_keys)
             for line, is_wanted in zip(lines, fits, strict=True):
                 self._counts.read += 1
+                if not is_wanted:
+                    self._counts.dropped["where"] += 1
+                    continue
                 try:
-                    if not is_wanted:
-                        raise DroppedError("where")
                     self._take(line)
                 except DroppedError as exc:
                     self._drop(exc, line)
@@ -240,7 +246,7 @@ class _Pull:
         example = to_example(record)
         if options.prune:
             example = prune_example(example, options.prune)
-        example = check_example(example, allow_finish=frozenset(options.finish))
+        example = check_example(example, allow_finish=frozenset(options.allow_finish))
         if self._target.needs_pairs:
             self._keep(identify(example), _dump(_as_data(example)), tags, side=self._side(tags))
             return
@@ -252,7 +258,11 @@ class _Pull:
         self._keep(identify(example), data, tags)
 
     def _keep(
-        self, identity: Identity, row: bytes, tags: Mapping[str, str | None], side: str | None = None
+        self,
+        identity: Identity,
+        row: bytes,
+        tags: Mapping[str, str | None],
+        side: str | None = None,
     ) -> None:
         start, size = self._spool.write(row)
         by = self._options.split_by_tag
@@ -287,7 +297,7 @@ class _Pull:
     def _rows(self) -> Iterator[tuple[str, bytes]]:
         for kept in self._selection.kept():
             row = self._spool.read(kept.start, kept.size)
-            split = split_of(kept.split_at, self._options.split, REST)
+            split = split_of(kept.split_at, dict(self._options.split), REST)
             if self._target.needs_pairs:
                 try:
                     yield split, self._pair(row, kept)
@@ -300,15 +310,13 @@ class _Pull:
 
     def _pair(self, chosen: bytes, kept: Kept) -> bytes:
         rejected = self._spool.read(*(kept.rejected or (0, 0)))
-        row, repairs = to_pair(
-            _from_data(chosen), _from_data(rejected), self._options.pair_style
-        )
+        row, repairs = to_pair(_from_data(chosen), _from_data(rejected), self._options.pair_style)
         self._counts.repairs.update(repairs)
         return _dump(row)
 
     def _drop(self, exc: DroppedError, line: bytes) -> None:
         self._counts.dropped[exc.reason] += 1
-        if self._rejects is not None and exc.reason not in ("where", "tag_filter"):
+        if self._rejects is not None and exc.reason != "tag_filter":
             reason = json.dumps({"reason": exc.reason, "detail": exc.detail})
             self._rejects.write(reason[:-1].encode() + b', "record": ' + line + b"}\n")
 
@@ -316,10 +324,13 @@ class _Pull:
         if self._condition is None:
             return [True] * len(lines)
         texts = zip(*(cut_record(line, keys)[:3] for line in lines), strict=True)
-        columns = [pa.array(list(text), pa.large_binary()).cast(pa.large_string()) for text in texts]
-        self._con.register("records", pa.table(columns, names=list(RECORD_FIELDS)))
+        columns = [pa.array(list(text), pa.large_binary()) for text in texts]
+        texts_of_lines = [column.cast(pa.large_string()) for column in columns]
+        self._con.register("records", pa.table(texts_of_lines, names=list(RECORD_FIELDS)))
         with engine_errors("where"):
-            found = self._con.execute(f"select {self._condition} from records").fetchall()  # noqa: S608 - parsed
+            found = self._con.execute(
+                f"select {self._condition} from records"  # noqa: S608 - it was parsed
+            ).fetchall()
         self._con.unregister("records")
         return [bool(fits) for (fits,) in found]
 

@@ -1,9 +1,18 @@
 """What a pull takes from an export and how it makes a bundle of it."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
+from pipelines.errors import ConfigError
 from pipelines.expressions import parse_expression
 from pipelines.selection import Conversations, Duplicates
 from pipelines.values import Instant
@@ -13,7 +22,7 @@ TargetName = Literal[
     "axolotl", "llamafactory", "preference",
 ]  # fmt: skip
 PairStyle = Literal["openai", "together", "fireworks", "trl"]
-FinishReason = Literal["stop", "tool_calls", "length", "content_filter"]
+FinishReason = Literal["length", "content_filter"]
 SplitName = Literal["train", "test", "validation"]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 RECORD_FIELDS = ("input", "output", "tags")
@@ -21,7 +30,10 @@ REST = "train"
 
 
 def _one_condition(where: str) -> str:
-    parse_expression(where, place="where", columns=None, boolean=True)
+    try:
+        parse_expression(where, place="where", columns=RECORD_FIELDS, boolean=True)
+    except ConfigError as exc:
+        raise ValueError(str(exc)) from exc
     return where
 
 
@@ -37,7 +49,7 @@ class PullOptions(BaseModel):
         where: SQL condition over `input`, `output` and `tags`, JSON text all three.
         conversations: `longest` leaves out what a longer log of the same conversation repeats.
         duplicates: which of several answers to one input stays.
-        finish: finish reasons that are taken; an answer without one is taken too.
+        allow_finish: finish reasons of answers that are no whole ones, and are taken all the same.
         prune: texts that are removed from inputs, in this order; emptied messages go.
         split: fractions of `test` and `validation`; the rest is `train`.
         split_by_tag: the tag that keeps records together; by default the conversation's opening.
@@ -59,7 +71,7 @@ class PullOptions(BaseModel):
     where: Annotated[str, AfterValidator(_one_condition)] | None = None
     conversations: Conversations = "longest"
     duplicates: Duplicates = "last"
-    finish: tuple[FinishReason, ...] = ("stop", "tool_calls")
+    allow_finish: tuple[FinishReason, ...] = ()
     prune: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     split: dict[Literal["test", "validation"], Fraction] = Field(default_factory=dict)
     split_by_tag: str | None = None
@@ -82,3 +94,20 @@ class PullOptions(BaseModel):
                 "the value that tells the better answer, and the worse one"
             )
         return self
+
+
+def parse_options(given: Mapping[str, Any]) -> PullOptions:
+    """Return checked options.
+
+    Raises:
+        ConfigError: names each option that does not fit, and why.
+    """
+    try:
+        return PullOptions.model_validate(dict(given))
+    except ValidationError as exc:
+        problems = []
+        for error in exc.errors(include_input=False, include_url=False):
+            place = ".".join(str(step) for step in error["loc"])
+            message = error["msg"].removeprefix("Value error, ")
+            problems.append(f"{place}: {message}" if place else message)
+        raise ConfigError("; ".join(problems)) from None

@@ -11,6 +11,7 @@ import zstandard
 from pipelines.garbage import Garbage
 from pipelines.manifest import read_manifest
 from pipelines.plan import TO_DO, Plan, WindowPlan
+from pipelines.pull import PullSummary
 from pipelines.storage import open_store
 from pipelines.summary import ExportSummary, WindowSummary
 from pipelines.verification import Verification
@@ -282,3 +283,27 @@ def describe_findings(findings: Sequence[Any]) -> Iterator[str]:
     """Yield one line a finding of `check_export`."""
     for finding in findings:
         yield f"{'ok' if finding.ok else 'NOT OK':<7} {finding.what:<12} {finding.seen}"
+
+
+def describe_pull(summary: PullSummary) -> Iterator[str]:
+    """Yield the lines of a pull: rows, what was left out and why, and where the bundle is."""
+    if not summary.windows:
+        yield f"No committed window to read at {summary.export}: nothing to pull."
+        return
+    splits = ", ".join(f"{split} {count:,}" for split, count in summary.rows.items())
+    yield (
+        f"{_count(summary.total_rows, 'row', 'rows')} for {summary.format}"
+        f"{f' ({splits})' if len(summary.rows) > 1 else ''} from {summary.read:,} records of "
+        f"{_count(summary.windows, 'window', 'windows')}; about {summary.tokens_estimate:,} tokens"
+    )
+    for title, counts in (("left out", summary.dropped), ("repaired", summary.repairs)):
+        if counts:
+            found = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+            yield f"  {title:<9} {found}"
+    for file in summary.files:
+        yield f"  {file['path']:<28} {file['rows']:>9,} rows  {size(file['bytes']):>9}"
+    if summary.files:
+        there = " (it was there already)" if summary.exists else ""
+        yield f"Bundle: {summary.destination}{there}"
+    else:
+        yield "Every record was left out, so nothing was written."

@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -121,6 +121,14 @@ def shown_progress() -> "Iterator[tuple[Any, Progress]]":
             shown.start(found.events_at_most, len(found.to_do))
 
         yield on_plan, shown.add
+
+
+@contextmanager
+def shown_count(noun: str) -> "Iterator[Callable[[int], None]]":
+    """A plain line on stderr every ten seconds."""
+    from pipelines.progress import Count
+
+    yield Count(sys.stderr, noun).add
 
 
 def print_lines(lines: Iterable[str]) -> None:

@@ -1,0 +1,53 @@
+"""The dataset card of a bundle, as Hugging Face shows it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+
+def describe_bundle(description: Mapping[str, Any]) -> str:
+    """Return README.md: data files by split for `load_dataset`, and what was taken and left out.
+
+    Args:
+        description: what `bundle.json` says.
+    """
+    splits: dict[str, list[str]] = {}
+    for file in description["files"]:
+        splits.setdefault(file["split"], []).append(file["path"])
+    files = [{"split": split, "path": paths} for split, paths in splits.items()]
+    head = {"configs": [{"config_name": "default", "data_files": files}]}
+    rows = sum(description["rows"].values())
+    lines = [
+        "---",
+        yaml.safe_dump(head, sort_keys=False).rstrip(),
+        "---",
+        "",
+        f"# {rows:,} rows for `{description['format']}`",
+        "",
+        _origin(description),
+        "",
+        "| split | rows |",
+        "| --- | ---: |",
+        *(f"| {split} | {count:,} |" for split, count in description["rows"].items()),
+        "",
+        f"About {description['tokens_estimate']:,} tokens, at four bytes each.",
+        "",
+    ]
+    for title, counts in (
+        ("Records left out", description["dropped"]),
+        ("Repaired rows", description["repairs"]),
+    ):
+        if counts:
+            lines += [f"## {title}", "", "| reason | count |", "| --- | ---: |"]
+            lines += [f"| {name} | {count:,} |" for name, count in counts.items()]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def _origin(description: Mapping[str, Any]) -> str:
+    return (
+        f"Pulled from `{description['export']}`: {description['read']:,} committed records in "
+        f"{len(description['windows']):,} windows. `bundle.json` names each window's manifest and "
+        "generation, and the sha256 of each file."
+    )
