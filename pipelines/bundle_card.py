@@ -1,6 +1,6 @@
 """The dataset card of a bundle, as Hugging Face shows it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -34,14 +34,7 @@ def describe_bundle(description: Mapping[str, Any]) -> str:
         f"About {description['tokens_estimate']:,} tokens, at four bytes each.",
         "",
     ]
-    for title, counts in (
-        ("Records left out", description["dropped"]),
-        ("Repaired rows", description["repairs"]),
-    ):
-        if counts:
-            lines += [f"## {title}", "", "| reason | count |", "| --- | ---: |"]
-            lines += [f"| {name} | {count:,} |" for name, count in counts.items()]
-            lines.append("")
+    lines += describe_counts(description)
     return "\n".join(lines)
 
 
@@ -51,3 +44,15 @@ def _origin(description: Mapping[str, Any]) -> str:
         f"{len(description['windows']):,} windows. `bundle.json` names each window's manifest and "
         "generation, and the sha256 of each file."
     )
+
+
+def describe_counts(description: Mapping[str, Any]) -> Iterator[str]:
+    """Yield tables of what was left out and what was repaired, in Markdown."""
+    for title, counts in (
+        ("Records left out", description["dropped"]),
+        ("Repaired rows", description["repairs"]),
+    ):
+        if counts:
+            yield from (f"## {title}", "", "| reason | count |", "| --- | ---: |")
+            yield from (f"| {name} | {count:,} |" for name, count in counts.items())
+            yield ""

@@ -137,7 +137,7 @@ def pull(
 
 
 def _pairs(option: str, given: Sequence[str] | None) -> dict[str, Any]:
-    return dict(_pair(option, text) or () for text in given or ())
+    return dict(found for text in given or () if (found := _pair(option, text)))
 
 
 def _pair(option: str, text: str | None) -> tuple[str, str] | None:

@@ -297,7 +297,7 @@ class _Pull:
     def _rows(self) -> Iterator[tuple[str, bytes]]:
         for kept in self._selection.kept():
             row = self._spool.read(kept.start, kept.size)
-            split = split_of(kept.split_at, dict(self._options.split), REST)
+            split = split_of(kept.split_at, self._options.split, REST)
             if self._target.needs_pairs:
                 try:
                     yield split, self._pair(row, kept)

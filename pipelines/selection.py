@@ -95,7 +95,7 @@ def split_of(place: float, fractions: Mapping[Any, float], rest: str) -> str:
     for name, fraction in fractions.items():
         end += fraction
         if place < end:
-            return name
+            return str(name)
     return rest
 
 

@@ -5,21 +5,26 @@
 -- creates  selected(ordinal, start, size, split_at, reason), from examples and prefixes
 create or replace temp table selected as
 with
+    compared as (
+        select *, $longest and conversation in (select hash from prefixes) as covered
+        from examples
+    ),
     numbered as (
+        -- Of what no longer conversation repeats: what is covered is no answer to prefer.
         select
             *,
             row_number() over (
-                partition by input
+                partition by input, covered
                 order by case when $newest then -ordinal else ordinal end
             ) as copy
-        from examples
+        from compared
     ),
     judged as (
         select
             *,
             case
+                when covered then 'covered_by_longer'
                 when $distinct and copy > 1 then 'duplicate'
-                when $longest and conversation in (select hash from prefixes) then 'covered_by_longer'
             end as reason
         from numbered
     ),
