@@ -48,7 +48,9 @@ def test_order_does_not_matter_for_the_longest(selection):
 
 
 def test_all_conversations_stay_when_asked(selection):
-    assert kept(selection, MULTI_TURN, conversations="all") == ([0, 1, 2, 3, 4], {})
+    found = kept(selection, MULTI_TURN, conversations="all", duplicates="keep")
+
+    assert found == ([0, 1, 2, 3, 4], {})
 
 
 @pytest.mark.parametrize(
