@@ -32,7 +32,7 @@ _FINISH = {
     "refusal": "content_filter",
 }
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
-_REASONING = frozenset({"thinking", "redacted_thinking"})
+_REASONING = ("thinking", "redacted_thinking")
 _Parts = list[dict[str, Any]]
 
 
@@ -54,6 +54,7 @@ def to_example(
         DroppedError: a block, tool or setting that chat messages cannot hold.
     """
     refuse_fields(request, ("mcp_servers", "container"), "unsupported_tool")
+    tools = [_tool(tool) for tool in objects(request.get("tools"), "unsupported_tool", "tools")]
     edits = as_object(response.get("context_management")).get("applied_edits")
     if edits:
         raise DroppedError("unsupported_content", "context_management")
@@ -74,7 +75,7 @@ def to_example(
         pair_calls([*messages, answer], repairs),
         tags,
         repairs,
-        [_tool(tool) for tool in objects(request.get("tools"), "unsupported_tool", "tools")],
+        tools,
         tool_choice=_tool_choice(choice),
         parallel_tool_calls=False if choice.get("disable_parallel_tool_use") is True else None,
         response_format=_response_format(request),
@@ -179,7 +180,7 @@ def _image(source: Mapping[str, Any]) -> dict[str, Any]:
 
 def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
     """Return a tool of the caller's as a function; Anthropic's own drop the record."""
-    if tool.get("type") not in {"custom", None} or not isinstance(tool.get("input_schema"), dict):
+    if tool.get("type") not in ("custom", None) or not isinstance(tool.get("input_schema"), dict):
         raise DroppedError("unsupported_tool", kind_of(tool.get("type")))
     refuse_fields(tool, ("defer_loading", "input_examples"), "unsupported_tool")
     return function_tool(

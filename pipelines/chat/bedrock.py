@@ -54,6 +54,9 @@ def to_example(
     """
     if as_object(request.get("additionalModelRequestFields")).get("tools"):
         raise DroppedError("unsupported_tool", "additionalModelRequestFields")
+    config = as_object(request.get("toolConfig"))
+    declared = objects(config.get("tools"), "unsupported_tool", "tools")
+    tools = [_tool(tool) for tool in declared if "cachePoint" not in tool]
     recorded = objects(request.get("messages"), "unsupported_role", "message that is no object")
     if not recorded:
         raise DroppedError("no_messages")
@@ -68,13 +71,11 @@ def to_example(
     if not isinstance(answer, dict) and finish != "content_filter":
         raise DroppedError("no_choice")
     messages.append(_assistant(as_object(answer).get("content"), repairs))
-    config = as_object(request.get("toolConfig"))
-    tools = objects(config.get("tools"), "unsupported_tool", "tools")
     return example(
         pair_calls(messages, repairs),
         tags,
         repairs,
-        [_tool(tool) for tool in tools if "cachePoint" not in tool],
+        tools,
         tool_choice=_tool_choice(as_object(config.get("toolChoice"))),
         finish_reason=finish,
     )

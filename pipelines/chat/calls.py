@@ -59,6 +59,6 @@ def _call_of(result: Message, open_calls: list[_Call]) -> _Call:
     """Return the open call that a result answers."""
     call_id, name = result.get("tool_call_id"), result.get("name")
     for call in open_calls:
-        if call[0] == call_id or (not call_id and call[2] and name in {None, call[1]}):
+        if call[0] == call_id or (not call_id and call[2] and name in (None, call[1])):
             return call
     raise DroppedError("orphan_tool_result")

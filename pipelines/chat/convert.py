@@ -27,10 +27,10 @@ class _Api(Protocol):
 
 _APIS: tuple[_Api, ...] = (gemini, anthropic, responses, bedrock, openai_chat)
 _ASKS = ("messages", "contents", "input", "instructions", "previous_response_id", "conversation")
-_OTHER_OBJECTS = frozenset({"list", "text_completion", "interaction", "embedding"})
+_OTHER_OBJECTS = ("list", "text_completion", "interaction", "embedding")
 
 
-def to_example(record: Mapping[str, Any]) -> Example:
+def to_example(record: object) -> Example:
     """Return the record's call as an example; `check_example` says whether it may train.
 
     Args:
@@ -39,7 +39,7 @@ def to_example(record: Mapping[str, Any]) -> Example:
     Raises:
         DroppedError: it has no honest form as chat messages.
     """
-    if not {"input", "output"} <= as_object(record).keys():
+    if not isinstance(record, Mapping) or not {"input", "output"} <= set(record):
         raise DroppedError("unreadable_record", "no input and output")
     try:
         return _converted(record)

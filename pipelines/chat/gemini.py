@@ -53,6 +53,7 @@ def to_example(
     settings = {**as_object(request.get("config")), **request}
     if field(settings, "cachedContent"):
         raise DroppedError("unsupported_content", "cachedContent")
+    tools = _tools(settings.get("tools"))
     repairs: list[str] = []
     messages = _system(field(settings, "systemInstruction"))
     contents = _contents(request.get("contents"))
@@ -66,7 +67,7 @@ def to_example(
         [_without_name(message) for message in paired],
         tags,
         repairs,
-        _tools(settings.get("tools")),
+        tools,
         tool_choice=_tool_choice(as_object(field(settings, "toolConfig"))),
         response_format=_response_format(
             {**settings, **as_object(field(settings, "generationConfig"))}
@@ -161,7 +162,7 @@ def _turn(content: Mapping[str, Any], repairs: list[str]) -> list[Message]:
     role = content.get("role") or "user"
     if role == "model":
         return [_assistant(content, repairs)]
-    if role not in {"user", "function", "tool"}:
+    if role not in ("user", "function", "tool"):
         raise DroppedError("unsupported_role", "role that Gemini does not know")
     turn: list[Message] = []
     parts: _Parts = []
@@ -198,7 +199,8 @@ def _assistant(content: Mapping[str, Any], repairs: list[str]) -> Message:
             raise DroppedError("unsupported_content", "text after a tool call")
         else:
             texts.append(_text(part)["text"])
-    return assistant([text_part("".join(texts))] if texts else [], calls)
+    text = "".join(texts)
+    return assistant([text_part(text)] if text else [], calls)
 
 
 def _result(response: Mapping[str, Any]) -> Message:

@@ -66,7 +66,7 @@ def _add_calls(cleaned: Message, calls: object, repairs: list[str]) -> None:
 def _call(call: object, repairs: list[str]) -> dict[str, Any]:
     """Return one tool call."""
     recorded = as_object(call)
-    if recorded.get("type") not in {"function", None, ""}:
+    if recorded.get("type") not in ("function", None, ""):
         raise DroppedError("unsupported_tool", kind_of(recorded.get("type")))
     function = as_object(recorded.get("function"))
     if isinstance(function.get("arguments"), dict):
@@ -98,7 +98,7 @@ def _part(part: object, role: str, repairs: list[str]) -> dict[str, Any] | None:
         if isinstance(image, dict):
             return image_part(image.get("url"), image.get("detail"))
         return image_part(image)
-    if kind in {"thinking", "redacted_thinking"} and role == "assistant":
+    if kind in ("thinking", "redacted_thinking") and role == "assistant":
         repairs.append("reasoning_removed")
         return None
     if kind == "refusal":

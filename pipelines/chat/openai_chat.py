@@ -49,6 +49,7 @@ def to_example(
     refuse_fields(request, _SEEN, "unsupported_content")
     refuse_fields(request, _SERVED, "unsupported_tool")
     refuse_fields(response, ("citations", "search_results"), "unsupported_content")
+    tools = [_tool(tool) for tool in objects(request.get("tools"), "unsupported_tool", "tools")]
     recorded = request.get("messages")
     if not isinstance(recorded, list) or not recorded:
         raise DroppedError("no_messages")
@@ -56,7 +57,6 @@ def to_example(
     repairs: list[str] = []
     messages = with_tool_calls([*recorded, answer], repairs)
     cleaned = [clean_message(message, repairs) for message in messages]
-    tools = [_tool(tool) for tool in objects(request.get("tools"), "unsupported_tool", "tools")]
     choice = request.get("tool_choice")
     schema = request.get("response_format")
     parallel = request.get("parallel_tool_calls")
@@ -92,7 +92,7 @@ def _answer(response: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
         if finish != "content_filter":
             raise DroppedError("no_choice", "choice without a message")
         message = {"content": None}
-    if message.get("role") not in {None, "", "assistant"}:
+    if message.get("role") not in (None, "", "assistant"):
         raise DroppedError("last_message_not_assistant")
     return {**message, "role": "assistant"}, finish
 
@@ -109,7 +109,7 @@ def _finish(recorded: object) -> str | None:
 
 def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
     """Return a function tool as chat requests have it."""
-    if tool.get("type") not in {"function", None} or not isinstance(tool.get("function"), dict):
+    if tool.get("type") not in ("function", None) or not isinstance(tool.get("function"), dict):
         raise DroppedError("unsupported_tool", kind_of(tool.get("type")))
     function = tool["function"]
     return function_tool(

@@ -22,7 +22,7 @@ from pipelines.chat.shapes import (
 )
 
 _HIDDEN = ("previous_response_id", "conversation", "prompt")
-_TEXTS = frozenset({"input_text", "output_text", "text"})
+_TEXTS = ("input_text", "output_text", "text")
 _FINISH = {"max_output_tokens": "length", "content_filter": "content_filter"}
 _Parts = list[dict[str, Any]]
 
@@ -43,9 +43,11 @@ def to_example(
         DroppedError: history that is not in the record, or what chat messages cannot hold.
     """
     refuse_fields(request, _HIDDEN, "unsupported_content")
+    refuse_fields(response, _HIDDEN, "unsupported_content")
+    tools = [_tool(tool) for tool in objects(request.get("tools"), "unsupported_tool", "tools")]
     finish = _finish(response)
     repairs: list[str] = []
-    messages = _instructions(request.get("instructions"))
+    messages = _instructions(request.get("instructions") or response.get("instructions"))
     messages += _messages(_input(request.get("input")), repairs)
     output = objects(response.get("output"), "no_choice", "output that is no item")
     answer = _messages(output, repairs)
@@ -57,7 +59,7 @@ def to_example(
         pair_calls([*messages, *answer], repairs),
         tags,
         repairs,
-        [_tool(tool) for tool in objects(request.get("tools"), "unsupported_tool", "tools")],
+        tools,
         tool_choice=_tool_choice(request.get("tool_choice")),
         parallel_tool_calls=parallel if isinstance(parallel, bool) else None,
         response_format=_response_format(as_object(request.get("text")).get("format")),
@@ -118,7 +120,7 @@ def _messages(items: Iterable[Mapping[str, Any]], repairs: list[str]) -> list[Me
 def _message(item: Mapping[str, Any]) -> Message:
     """Return one message item."""
     role = item.get("role")
-    if role not in {"system", "developer", "user", "assistant"}:
+    if role not in ("system", "developer", "user", "assistant"):
         raise DroppedError("unsupported_role", "role that Responses does not know")
     parts = [_part(part, str(role)) for part in _parts(item.get("content"))]
     content = content_of(parts)
