@@ -4,6 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 LOCK_BIN := build/lock/bin
+# Packages that read what a pull writes, for tests only.
+CONSUMERS := tests/consumers
+CONSUMERS_BIN := .venv-consumers/bin
+CONSUMERS_STAMP := .venv-consumers/.installed
 # Processes that share the tests; much of a test is waiting for servers and other processes.
 WORKERS ?= 3
 
@@ -17,7 +21,7 @@ unexport PREFECT_API_URL PREFECT_API_KEY PREFECT_PROFILE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo check test test-ui soak bench bench-quick bench-scale lock clean
+.PHONY: help install consumers demo check test test-ui soak bench bench-quick bench-scale lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +41,14 @@ $(STAMP): requirements.lock pyproject.toml | $(BIN)/python
 
 install: $(STAMP) ## make .venv from requirements.lock
 
+# No `pip check` here: torch and accelerate, which TRL asks for, are left out on purpose.
+$(CONSUMERS_STAMP): $(CONSUMERS)/requirements.lock | $(BIN)/python
+	test -x $(CONSUMERS_BIN)/python || $(PYTHON) -m venv .venv-consumers
+	$(CONSUMERS_BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement $<
+	@touch $@
+
+consumers: $(CONSUMERS_STAMP) ## make .venv-consumers: packages that the tests give bundles to
+
 demo: $(STAMP) ## export the bundled sample of real calls
 	$(BIN)/python -m flows.export configs/demo.yaml
 
@@ -47,8 +59,8 @@ check: $(STAMP) ## lint, format, types, import rules and the Dockerfile
 	$(BIN)/lint-imports
 	$(BIN)/hadolint configs/Dockerfile
 
-test: check ## check, then all tests with branch coverage
-	$(BIN)/python -m pytest -m "not ui" --numprocesses $(WORKERS) --dist loadgroup --cov --cov-report=term
+test: check $(CONSUMERS_STAMP) ## check, then all tests with branch coverage
+	CONSUMERS_PYTHON=$(CURDIR)/$(CONSUMERS_BIN)/python $(BIN)/python -m pytest -m "not ui" --numprocesses $(WORKERS) --dist loadgroup --cov --cov-report=term
 
 test-ui: $(STAMP) ## look at Prefect's pages in Chromium, which Debian's packages bring; screens in build/screens
 	command -v chromium || { apt-get update && apt-get install --yes chromium; } \
@@ -68,13 +80,17 @@ bench-scale: $(STAMP) ## plan over 100,000 and 1,000,000 batches with nothing to
 	$(BIN)/python -m tests.benchmarks.scale --batches 100000
 	$(BIN)/python -m tests.benchmarks.scale --batches 1000000
 
+LOCK_FORM := --no-config --universal --python-version 3.11 --generate-hashes --no-strip-extras \
+	--no-header --no-annotate --no-emit-index-url
+
 # One lock for every platform is what uv writes and pip does not; it gets a venv of its own.
 # `make lock UPGRADE=--upgrade` moves every pin; without it only what pyproject.toml asks changes.
-lock: ## make requirements.lock again from pyproject.toml
+lock: ## make the locks again from pyproject.toml and from what the consumers' tests ask for
 	test -x $(LOCK_BIN)/uv || { $(PYTHON) -m venv build/lock && $(LOCK_BIN)/pip install --quiet 'uv>=0.13'; }
 	$(LOCK_BIN)/uv pip compile pyproject.toml --group dev --output-file requirements.lock --quiet \
-		--no-config --universal --python-version 3.11 --generate-hashes --no-strip-extras \
-		--no-header --no-annotate --no-emit-index-url $(UPGRADE)
+		$(LOCK_FORM) $(UPGRADE)
+	$(LOCK_BIN)/uv pip compile $(CONSUMERS)/requirements.in --override $(CONSUMERS)/overrides.txt \
+		--output-file $(CONSUMERS)/requirements.lock --quiet $(LOCK_FORM) $(UPGRADE)
 
 clean: ## remove what make made
-	rm -rf .venv .prefect export-demo build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-consumers .prefect export-demo build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

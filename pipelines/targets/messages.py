@@ -1,4 +1,4 @@
-"""What all targets do to messages and tools: only known keys, one role for instructions, plain text.
+"""What targets do to messages and tools: known keys only, one role for instructions, plain text.
 
 Whatever is changed is named in `repairs`, a set that the caller hands in; whatever has no place in
 a row raises a DroppedError. The messages of an example are never changed in place.
@@ -23,33 +23,34 @@ def known_messages(
     No fine-tuning format has the role `developer`; it means what `system` means to other models.
     A `name` stays where the role is one of `named_roles`.
     """
-    messages = []
-    for message in example.messages:
-        role = message.get("role")
-        if role not in _ROLES:
-            raise DroppedError("unsupported_role")
-        if role == "developer":
-            role = "system"
-            repairs.add("developer_to_system")
-        kept = {"role": role, "content": _content(message.get("content"))}
-        calls = message.get("tool_calls") if role == "assistant" else None
-        if calls:
-            kept["tool_calls"] = [_call(call) for call in calls]
-        elif kept["content"] is None:
-            raise DroppedError("empty_answer" if role == "assistant" else "unsupported_content")
-        if role == "tool":
-            kept["tool_call_id"] = message.get("tool_call_id")
-        if message.get("name"):
-            if role in named_roles:
-                kept["name"] = message["name"]
-            else:
-                repairs.add("name_removed")
-        messages.append(kept)
+    messages = [_known(message, repairs, named_roles) for message in example.messages]
     if not messages:
         raise DroppedError("no_messages")
     if messages[-1]["role"] != "assistant":
         raise DroppedError("last_message_not_assistant")
     return messages
+
+
+def _known(message: Message, repairs: set[str], named_roles: Collection[str]) -> Message:
+    role = message.get("role")
+    if role not in _ROLES:
+        raise DroppedError("unsupported_role")
+    if role == "developer":
+        role = "system"
+        repairs.add("developer_to_system")
+    kept = {"role": role, "content": _content(message.get("content"))}
+    calls = message.get("tool_calls") if role == "assistant" else None
+    if calls:
+        kept["tool_calls"] = [_call(call) for call in calls]
+    elif kept["content"] is None:
+        raise DroppedError("empty_answer" if role == "assistant" else "unsupported_content")
+    if role == "tool":
+        kept["tool_call_id"] = message.get("tool_call_id")
+    if message.get("name") and role in named_roles:
+        kept["name"] = message["name"]
+    elif message.get("name"):
+        repairs.add("name_removed")
+    return kept
 
 
 def _content(content: Any) -> Any:

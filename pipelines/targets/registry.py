@@ -17,7 +17,7 @@ from pipelines.targets import (
 from pipelines.targets.base import Row, Target
 
 
-def _as_exported(example: Example) -> tuple[Row, tuple[str, ...]]:
+def _as_exported(_example: Example) -> tuple[Row, tuple[str, ...]]:
     """Refuse: records are pulled as they were exported, byte for byte, and never as an example."""
     raise TypeError("records have no rows of their own")
 

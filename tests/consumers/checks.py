@@ -1,0 +1,255 @@
+"""Give a bundle's file to a package that reads such files, and print what it says as JSON.
+
+Runs in the venv of requirements.lock, as its own process: `checks.py CHECK URL [OPTIONS]`, where
+OPTIONS are storage options as JSON. Nothing of ours is imported: the verdict is theirs.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+os.environ |= {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOGETHER_DISABLE_TQDM": "true",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+Row = dict[str, Any]
+
+
+class RefusedError(Exception):
+    """The package takes the file but makes something else of it."""
+
+
+def lines(url: str) -> list[Row]:
+    """Return the rows of a local file, as JSON reads them."""
+    with Path(url).open(encoding="utf-8", newline="\n") as file:
+        return [json.loads(line) for line in file]
+
+
+def check_together(url: str, _options: Row) -> int:
+    """Together's own check of a file before it uploads it."""
+    from together.lib.utils.files import check_file
+
+    report = check_file(url)
+    if not report["is_check_passed"]:
+        raise RefusedError(report["message"])
+    return int(report["num_samples"])
+
+
+def check_mistral(url: str, _options: Row) -> int:
+    """mistral-finetune's way: the V3 validator in finetuning mode, then its tokenizer."""
+    from mistral_common.protocol.instruct.messages import FinetuningMessage
+    from mistral_common.protocol.instruct.normalize import InstructRequestNormalizer
+    from mistral_common.protocol.instruct.request import ChatCompletionRequest
+    from mistral_common.protocol.instruct.tool_calls import Tool
+    from mistral_common.protocol.instruct.validator import MistralRequestValidatorV3, ValidationMode
+    from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
+    from pydantic import TypeAdapter
+
+    messages_type: TypeAdapter[Any] = TypeAdapter(list[FinetuningMessage])
+    tools_type: TypeAdapter[Any] = TypeAdapter(list[Tool])
+    validator: Any = MistralRequestValidatorV3(ValidationMode.finetuning)
+    tokenizer = MistralTokenizer.v3(is_tekken=True).instruct_tokenizer
+    normalizer = InstructRequestNormalizer.normalizer()
+    rows = lines(url)
+    for row in rows:
+        _only(row, "messages", "tools")
+        # What mistral-finetune's tokenize.py asks for before it calls the validator.
+        if [message["role"] for message in row["messages"]].count("system") > 1:
+            raise RefusedError("more than one system message")
+        for tool in row.get("tools", ()):
+            if {"name", "description", "parameters"} - tool["function"].keys():
+                raise RefusedError("a tool without name, description or parameters")
+        messages = messages_type.validate_python(row["messages"])
+        tools = tools_type.validate_python(row.get("tools", []))
+        validator.validate_messages(messages)
+        validator._validate_tools(tools)
+        if "image_url" not in json.dumps(row["messages"]):  # V3 is a text model
+            request = ChatCompletionRequest.model_construct(messages=messages, tools=tools or None)
+            tokenizer.encode_instruct(normalizer.from_chat_completion_request(request))
+    return len(rows)
+
+
+def check_openai(url: str, _options: Row) -> int:
+    """The types of OpenAI's client, with no key that they do not name."""
+    from openai.types.chat import ChatCompletionFunctionToolParam, ChatCompletionMessageParam
+    from pydantic import ConfigDict, TypeAdapter
+
+    strict = ConfigDict(extra="forbid")
+    messages_type: TypeAdapter[Any] = TypeAdapter(list[ChatCompletionMessageParam], config=strict)
+    tools_type: TypeAdapter[Any] = TypeAdapter(list[ChatCompletionFunctionToolParam], config=strict)
+    rows = lines(url)
+    for row in rows:
+        given, outputs = row, []
+        if "input" in row:
+            _only(row, "input", "preferred_output", "non_preferred_output")
+            outputs = [row["preferred_output"], row["non_preferred_output"]]
+            given = row["input"]
+        _only(given, "messages", "tools", "parallel_tool_calls")
+        for messages in (given["messages"], *outputs):
+            _visit(messages_type.validate_python(messages))
+        _visit(tools_type.validate_python(given.get("tools", [])))
+        # FineTuneChatRequestInput knows one role less than a chat request.
+        if any(message["role"] == "developer" for message in given["messages"]):
+            raise RefusedError("the role developer")
+        if ([given["messages"], *outputs])[-1][-1]["role"] != "assistant":
+            raise RefusedError("no answer at the end")
+    return len(rows)
+
+
+def _visit(value: Any) -> None:
+    """Look at everything: pydantic checks an Iterable only while somebody reads it."""
+    if isinstance(value, dict):
+        for member in value.values():
+            _visit(member)
+    elif value is not None and not isinstance(value, str | int | float):
+        for member in value:
+            _visit(member)
+
+
+def check_datasets(url: str, options: Row) -> int:
+    """`load_dataset`, once as a whole and once streaming; from S3 with storage options."""
+    whole = list(_load(url, options, streaming=False))
+    streamed = list(_load(url, options, streaming=True))
+    _compare(streamed, whole)
+    if "://" not in url:
+        _compare(whole, lines(url))
+    return len(whole)
+
+
+def _load(url: str, options: Row, *, streaming: bool) -> Iterable[Row]:
+    from datasets import disable_progress_bars, load_dataset
+
+    disable_progress_bars()
+    with tempfile.TemporaryDirectory() as cache:
+        loaded = load_dataset(
+            "json",
+            data_files=url,
+            split="train",
+            streaming=streaming,
+            storage_options=options or None,
+            cache_dir=cache,
+        )
+        yield from loaded
+
+
+def check_trl(url: str, options: Row) -> int:
+    """TRL's functions on loaded rows, with two of the chat templates that TRL brings."""
+    from importlib.resources import files
+
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+    from trl.data_utils import apply_chat_template, is_conversational, maybe_extract_prompt
+
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"?": 0}, "?")))
+    rows = list(_load(url, options, streaming=False))
+    for loaded in rows:
+        row = {key: value for key, value in loaded.items() if value is not None}
+        if not is_conversational(row):
+            raise RefusedError("not conversational")
+        tools = row.pop("tools", None)
+        tools = json.loads(tools) if isinstance(tools, str) else tools
+        row = maybe_extract_prompt(row)
+        # qwen2_5 writes arguments with tojson, qwen3_5 goes through their items.
+        for name in ("qwen2_5", "qwen3_5_nothink"):
+            tokenizer.chat_template = (
+                files("trl").joinpath("chat_templates", f"{name}.jinja").read_text("utf-8")
+            )
+            formatted = apply_chat_template(row, tokenizer, tools=tools)
+            _find_text(row, "".join(formatted.values()))
+    return len(rows)
+
+
+def _find_text(row: Row, text: str) -> None:
+    for key in ("messages", "prompt", "completion", "chosen", "rejected"):
+        for message in row.get(key, ()):
+            if message["content"].strip() not in text:
+                raise RefusedError(f"the chat template lost a content of {key}")
+            for call in message.get("tool_calls") or ():
+                if '\\"' in text and isinstance(call["function"]["arguments"], str):
+                    raise RefusedError("arguments are text in text")
+
+
+def check_pandas(url: str, options: Row) -> int:
+    """`read_json(lines=True)`."""
+    import pandas
+
+    frame = pandas.read_json(url, lines=True, storage_options=options or None)
+    _compare(frame.astype(object).where(frame.notna(), None).to_dict("records"), lines(url))
+    return len(frame)
+
+
+def check_duckdb(url: str, _options: Row) -> int:
+    """`read_json` with everything detected, and once more with every column as JSON."""
+    import duckdb
+
+    con = duckdb.connect()
+    detected = con.sql("select * from read_json($1, format = 'newline_delimited')", params=[url])
+    names = detected.columns
+    count = len(detected.fetchall())
+    typed = dict.fromkeys(names, "JSON")
+    found = con.sql(
+        "select * from read_json($1, format = 'newline_delimited', columns = $2)",
+        params=[url, typed],
+    ).fetchall()
+    values = [
+        {name: json.loads(text) for name, text in zip(names, row, strict=True) if text is not None}
+        for row in found
+    ]
+    _compare(values, lines(url))
+    return count
+
+
+def _only(row: Row, *keys: str) -> None:
+    if unknown := row.keys() - set(keys):
+        raise RefusedError(f"unknown keys {sorted(unknown)}")
+
+
+def _compare(found: Iterable[Any], expected: Iterable[Any]) -> None:
+    """Refuse rows that came out different; a key without a value is as good as no key."""
+    for place, (row, original) in enumerate(zip_longest(found, expected), start=1):
+        if _valued(row) != _valued(original):
+            raise RefusedError(f"row {place} came out different")
+
+
+def _valued(value: Any) -> Any:
+    if isinstance(value, dict):
+        kept = {key: _valued(member) for key, member in value.items()}
+        return {key: member for key, member in kept.items() if member is not None}
+    if isinstance(value, list):
+        return [_valued(member) for member in value]
+    return value
+
+
+CHECKS: dict[str, Callable[[str, Row], int]] = {
+    "datasets": check_datasets,
+    "duckdb": check_duckdb,
+    "mistral": check_mistral,
+    "openai": check_openai,
+    "pandas": check_pandas,
+    "together": check_together,
+    "trl": check_trl,
+}
+
+
+def main(name: str, url: str, options: str = "{}") -> None:
+    """Print `{"ok", "rows", "detail"}` as the last line."""
+    try:
+        verdict: Row = {"ok": True, "rows": CHECKS[name](url, json.loads(options)), "detail": ""}
+    except Exception as exc:  # noqa: BLE001 - whatever a package raises is its verdict
+        detail = f"{type(exc).__name__}: {exc}"[:500]
+        verdict = {"ok": False, "rows": None, "detail": detail}
+    print(json.dumps(verdict))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

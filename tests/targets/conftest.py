@@ -1,0 +1,5 @@
+"""Fixtures of the tests of targets."""
+
+from tests.consumers.harness import consume
+
+__all__ = ["consume"]
