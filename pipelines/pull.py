@@ -3,7 +3,7 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -248,27 +248,30 @@ class _Pull:
             example = prune_example(example, options.prune)
         example = check_example(example, allow_finish=frozenset(options.allow_finish))
         if self._target.needs_pairs:
-            self._keep(identify(example), _dump(_as_data(example)), tags, side=self._side(tags))
+            side = self._side(tags)
+            self._keep(identify(example), _dump(_as_data(example)), tags, example.repairs, side)
             return
         row, repairs = self._target.to_row(example)
         data = _dump(row)
         if len(data) + 1 > (self._target.max_file_bytes or 2**62):
             raise DroppedError("over_limit", "one row is larger than a file may be")
-        self._counts.repairs.update({*example.repairs, *repairs})
-        self._keep(identify(example), data, tags)
+        self._keep(identify(example), data, tags, (*example.repairs, *repairs))
 
     def _keep(
         self,
         identity: Identity,
         row: bytes,
         tags: Mapping[str, str | None],
+        repairs: Sequence[str] = (),
         side: str | None = None,
     ) -> None:
         start, size = self._spool.write(row)
         by = self._options.split_by_tag
         value = tags.get(by) if by is not None else None
         key = value.encode() if value is not None else None
-        self._selection.add(identity, start, size, split_key=key, side=side)
+        self._selection.add(
+            identity, start, size, split_key=key, side=side, repairs=tuple(dict.fromkeys(repairs))
+        )
 
     def _side(self, tags: Mapping[str, str | None]) -> str:
         for side in ("chosen", "rejected"):
@@ -293,6 +296,7 @@ class _Pull:
                 max_rows=max_rows,
             )
         self._counts.dropped.update(found)
+        self._counts.repairs.update(self._selection.count_repairs())
 
     def _rows(self) -> Iterator[tuple[str, bytes]]:
         for kept in self._selection.kept():
@@ -310,8 +314,9 @@ class _Pull:
 
     def _pair(self, chosen: bytes, kept: Kept) -> bytes:
         rejected = self._spool.read(*(kept.rejected or (0, 0)))
-        row, repairs = to_pair(_from_data(chosen), _from_data(rejected), self._options.pair_style)
-        self._counts.repairs.update(repairs)
+        pair = _from_data(chosen), _from_data(rejected)
+        row, repairs = to_pair(*pair, self._options.pair_style)
+        self._counts.repairs.update({*repairs} - {*pair[0].repairs, *pair[1].repairs})
         return _dump(row)
 
     def _drop(self, exc: DroppedError, line: bytes) -> None:

@@ -30,6 +30,7 @@ _EXAMPLES = pa.schema(
         "split_at": pa.float64(),
         "lot": _HASH,
         "side": pa.string(),
+        "repairs": pa.list_(pa.string()),
     }
 )
 _PREFIXES = pa.schema({"hash": _HASH})
@@ -128,6 +129,7 @@ class Selection:
         *,
         split_key: bytes | None = None,
         side: str | None = None,
+        repairs: Sequence[str] = (),
     ) -> None:
         """Take in one example, which was put down at `start`.
 
@@ -137,11 +139,12 @@ class Selection:
             size: bytes of the row.
             split_key: what decides the split; by default the conversation's opening.
             side: `chosen` or `rejected`, for pairs.
+            repairs: names of what was repaired in it.
         """
         place = place_of(self.seed, split_key or identity.opening)
         lot = _hash(b"%d" % self.seed, identity.conversation.hex())
-        row = (self._count, start, size, identity.conversation, identity.input, place, lot, side)
-        self._rows.append(row)
+        hashes = identity.conversation, identity.input, place, lot
+        self._rows.append((self._count, start, size, *hashes, side, list(repairs)))
         self._prefixes += identity.prefixes
         self._count += 1
         if len(self._rows) >= _ROWS_AT_ONCE:
@@ -164,6 +167,15 @@ class Selection:
         """Decide which two answers to an input make a pair; as `select`."""
         self._flush()
         return self._decide("select_pairs", {"max_rows": max_rows or _NO_LIMIT})
+
+    def count_repairs(self) -> dict[str, int]:
+        """Return how many of the examples that stay were repaired, by what was."""
+        with engine_errors("counting repairs"):
+            found = self.con.execute(
+                "select repair, count(*) from (select unnest(repairs) as repair from selected"
+                " where reason is null) group by repair order by repair"
+            ).fetchall()
+        return dict(found)
 
     def kept(self) -> Iterator[Kept]:
         """Yield what was decided to stay, in order."""

@@ -2,7 +2,7 @@
 -- params   $newest boolean (of examples with one input the last stays, otherwise the first),
 --          $distinct boolean (examples with one input are duplicates), $longest boolean (what a
 --          longer conversation repeats is left out), $max_rows bigint
--- creates  selected(ordinal, start, size, split_at, reason), from examples and prefixes
+-- creates  selected(ordinal, start, size, split_at, repairs, reason), from examples and prefixes
 create or replace temp table selected as
 with
     compared as (
@@ -37,6 +37,7 @@ select
     start,
     size,
     split_at,
+    repairs,
     case when reason is null and place > $max_rows then 'over_max_rows' else reason end as reason
 from ranked
 order by ordinal

@@ -1,7 +1,7 @@
 -- select_pairs: of each input the newest answer that is chosen and the newest that is rejected.
 -- params   $max_rows bigint
--- creates  selected(ordinal, start, size, rejected_start, rejected_size, split_at, reason), from
---          examples
+-- creates  selected(ordinal, start, size, rejected_start, rejected_size, split_at, repairs,
+--          reason), from examples
 create or replace temp table selected as
 with
     newest as (
@@ -32,6 +32,7 @@ select
     r.start as rejected_start,
     r.size as rejected_size,
     c.split_at,
+    list_distinct(c.repairs || coalesce(r.repairs, [])) as repairs,
     coalesce(c.reason, case when c.place > $max_rows then 'over_max_rows' end) as reason
 from ranked as c left join ranked as r
     on c.reason is null and r.reason is null and r.input = c.input and r.side = 'rejected'

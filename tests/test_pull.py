@@ -1,0 +1,407 @@
+"""Bundles of committed records, on a disk and on S3."""
+
+import hashlib
+import json
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from pipelines.bundle import BundleWriter
+from pipelines.cli import app
+from pipelines.committed_window import CommittedWindow
+from pipelines.config import ExportConfig
+from pipelines.errors import ConfigError, StorageError, WindowChangedError
+from pipelines.pull import PullSummary, pull
+from pipelines.pull_options import parse_options
+from pipelines.storage import Store, open_store
+from tests.builders import event, export, make_config, read_records, write_batch
+
+
+def chat(*contents, **request):
+    """A request whose messages are those of user and assistant in turns."""
+    roles = ("user", "assistant")
+    messages = [{"role": roles[n % 2], "content": text} for n, text in enumerate(contents)]
+    return json.dumps({"model": "gpt-4o", "messages": messages, **request})
+
+
+def answer(text, finish="stop", **message):
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text, **message},
+        "finish_reason": finish,
+    }
+    return json.dumps({"id": "c", "object": "chat.completion", "choices": [choice]})
+
+
+CALLS: list[dict[str, Any]] = [
+    {"request": chat("a"), "response": answer("A"), "tags": '{"task":"weather","good":"yes"}'},
+    {"request": chat("a", "A", "b"), "response": answer("B"), "tags": '{"task":"weather"}'},
+    {"request": chat("c"), "response": answer("cut", "length")},
+    {"request": chat("c"), "response": '{"error":{"message":"no"}}', "status_code": 500},
+    {"request": chat("d"), "response": answer("one"), "tags": '{"good":"yes"}'},
+    {"request": chat("d"), "response": answer("two"), "tags": '{"good":"no"}'},
+    {"request": '{"input":"x","model":"text-embedding-3-small"}', "response": '{"object":"list"}'},
+]
+
+
+@pytest.fixture
+def config(site) -> ExportConfig:
+    """An export of a few calls, which is committed."""
+    rows = [event(**{"id": str(number), **call}) for number, call in enumerate(CALLS)]
+    site.put("a.parquet", write_batch(rows))
+    found = make_config(site, partition_by=["model"])
+    export(found)
+    return found
+
+
+class Pulls:
+    """Pulls to new places beside an export."""
+
+    def __init__(self, site, config):
+        self.config = config
+        self.base = f"{site.destination_url}-bundles"
+        self.options = site.storage_options
+        self.count = 0
+
+    def __call__(self, to: str | None = None, **options: Any) -> PullSummary:
+        self.count += 1
+        rejects = options.pop("rejects", None)
+        place = f"{self.base}/{to or self.count}"
+        given = parse_options({"format": "openai", **options})
+        return pull(self.config, place, given, rejects=rejects)
+
+    def store(self, summary: PullSummary) -> Store:
+        return open_store(summary.destination, self.options)
+
+    def files(self, summary: PullSummary) -> dict[str, bytes]:
+        store = self.store(summary)
+        return {found.path: store.read_bytes(found.path) for found in store.list_objects()}
+
+    def rows(self, summary: PullSummary, split: str = "train") -> list[dict[str, Any]]:
+        files = [file["path"] for file in summary.files if file["split"] == split]
+        text = b"".join(self.files(summary)[path] for path in files)
+        return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture
+def pulled(site, config):
+    return Pulls(site, config)
+
+
+def texts(rows):
+    return [[message["content"] for message in row["messages"]] for row in rows]
+
+
+def test_rows_are_what_can_train_and_every_other_record_has_a_reason(pulled):
+    summary = pulled()
+
+    assert texts(pulled.rows(summary)) == [["a", "A", "b", "B"], ["d", "two"]]
+    assert summary.dropped == {
+        "covered_by_longer": 1,
+        "duplicate": 1,
+        "error_output": 1,
+        "finish_length": 1,
+        "not_chat": 1,
+    }
+    assert summary.read == summary.total_rows + sum(summary.dropped.values()) == 7
+
+
+def test_records_are_the_lines_as_exported(site, pulled):
+    summary = pulled(format="records")
+
+    assert pulled.files(summary)["train.jsonl"].splitlines() == read_records(site)
+    assert not summary.dropped
+
+
+def test_a_bundle_says_where_it_came_from_and_what_its_files_hold(site, pulled):
+    summary = pulled(split={"test": 0.5})
+    files = pulled.files(summary)
+    said = json.loads(files["bundle.json"])
+
+    assert set(files) == {"README.md", "bundle.json", *(file["path"] for file in said["files"])}
+    for file in said["files"]:
+        data = files[file["path"]]
+        assert file["bytes"] == len(data)
+        assert file["sha256"] == hashlib.sha256(data).hexdigest()
+        assert file["rows"] == data.count(b"\n")
+    (window,) = said["windows"]
+    assert window["manifest"] == f"{site.destination_url}/_meta/manifests/all/00000001.json"
+    assert said["dropped"] == dict(summary.dropped)
+    assert b"configs:" in files["README.md"]
+
+
+def test_the_same_pull_again_finds_its_bundle_and_changes_nothing(pulled):
+    first = pulled("same")
+    before = pulled.files(first)
+
+    again = pulled("same")
+
+    assert (first.exists, again.exists) == (False, True)
+    assert pulled.files(again) == before
+
+
+def test_equal_options_make_equal_bytes(pulled):
+    options = {"split": {"test": 0.3}, "seed": 3}
+
+    assert pulled.files(pulled(**options)) == pulled.files(pulled(**options))
+
+
+def test_another_bundle_in_the_same_place_is_refused(pulled):
+    first = pulled("same")
+    before = pulled.files(first)
+
+    with pytest.raises(ConfigError, match="another bundle"):
+        pulled("same", conversations="all")
+    assert pulled.files(first) == before
+
+
+def test_a_folder_with_other_things_is_refused(tmp_path, pulled):
+    (tmp_path / "mine.txt").write_text("mine")
+
+    with pytest.raises(ConfigError, match=r"holds mine.txt and no bundle"):
+        pull(pulled.config, str(tmp_path), parse_options({"format": "openai"}))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_pull_that_fails_half_way_leaves_no_bundle_and_the_next_one_finishes(pulled, monkeypatch):
+    finish = BundleWriter.finish
+
+    def fail(writer):
+        finish(writer)
+        raise StorageError("gone")
+
+    monkeypatch.setattr(BundleWriter, "finish", fail)
+    with pytest.raises(StorageError):
+        pulled("half")
+    monkeypatch.undo()
+    store = open_store(f"{pulled.base}/half", pulled.options)
+    assert not list(store.list_objects())
+
+    assert pulled("half").total_rows == 2
+
+
+def test_an_upload_that_fails_half_way_is_finished_by_the_same_pull(s3_site):
+    s3_site.put("a.parquet", write_batch([event(id=str(n), **c) for n, c in enumerate(CALLS)]))
+    config = make_config(s3_site)
+    export(config)
+    pulled = Pulls(s3_site, config)
+    create = Store.create
+    with pytest.MonkeyPatch.context() as patch:
+
+        def fail(store, path, data):
+            if path == "bundle.json":
+                raise StorageError("gone")
+            return create(store, path, data)
+
+        patch.setattr(Store, "create", fail)
+        with pytest.raises(StorageError):
+            pulled("half", split={"test": 0.5})
+
+    summary = pulled("half", split={"test": 0.5})
+
+    assert not summary.exists
+    assert "bundle.json" in pulled.files(summary)
+
+
+def test_an_export_that_changes_while_it_is_read_is_read_again(pulled, monkeypatch):
+    read = CommittedWindow.part_lines
+    changes = [True]
+
+    def change(window):
+        for found in read(window):
+            yield found
+            if changes.pop() if changes else False:
+                raise WindowChangedError("window all was exported again", window="all")
+
+    monkeypatch.setattr(CommittedWindow, "part_lines", change)
+    summary = pulled()
+
+    assert summary.read == 7
+    assert summary.total_rows == 2
+
+
+def test_an_export_that_changes_all_the_time_fails(pulled, monkeypatch):
+    def change(_window):
+        raise WindowChangedError("window all was exported again", window="all")
+        yield
+
+    monkeypatch.setattr(CommittedWindow, "part_lines", change)
+
+    with pytest.raises(WindowChangedError):
+        pulled()
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        pytest.param({"tags": {"task": "weather"}}, [["a", "A", "b", "B"]], id="tag"),
+        pytest.param({"where": "tags->>'good' = 'no'"}, [["d", "two"]], id="where"),
+        pytest.param({"where": "input like '%\"d\"%'"}, [["d", "two"]], id="where-text"),
+        pytest.param({"duplicates": "first"}, [["a", "A", "b", "B"], ["d", "one"]], id="first"),
+        pytest.param({"max_rows": 1}, None, id="max-rows"),
+        pytest.param({"partitions": {"model": "gpt-4o"}, "max_rows": 1}, None, id="partition"),
+        pytest.param(
+            {"allow_finish": ["length"]},
+            [["a", "A", "b", "B"], ["c", "cut"], ["d", "two"]],
+            id="finish",
+        ),
+        pytest.param(
+            {"conversations": "all"}, [["a", "A"], ["a", "A", "b", "B"], ["d", "two"]], id="all"
+        ),
+        pytest.param({"prune": ["a"]}, [["A", "b", "B"], ["d", "two"]], id="prune"),
+    ],
+)
+def test_options_choose_records_and_the_counts_add_up(pulled, options, found):
+    summary = pulled(**options)
+
+    assert summary.read == summary.total_rows + sum(summary.dropped.values())
+    if found is None:
+        assert summary.total_rows == 1
+    else:
+        assert texts(pulled.rows(summary)) == found
+
+
+def test_a_split_takes_whole_conversations(site):
+    rows = [
+        event(
+            id=f"{talk}-{turn}",
+            request=chat(*([f"q{talk}", "x"] * turn), "q"),
+            response=answer("x"),
+        )
+        for talk in range(60)
+        for turn in (1, 2)
+    ]
+    site.put("a.parquet", write_batch(rows))
+    config = make_config(site)
+    export(config)
+    pulled = Pulls(site, config)
+
+    summary = pulled(split={"test": 0.3}, conversations="all")
+    sides = [
+        {row["messages"][0]["content"] for row in pulled.rows(summary, split)}
+        for split in ("train", "test")
+    ]
+
+    assert not sides[0] & sides[1]
+    assert len(sides[0] | sides[1]) == 60
+    assert min(summary.rows.values()) > 10
+
+
+def test_a_split_by_tag_keeps_the_tag_together(pulled):
+    summary = pulled(
+        format="records", split={"test": 0.5}, split_by_tag="task", tags={"task": "weather"}
+    )
+
+    assert len(summary.rows) == 1
+
+
+def test_pairs_are_made_by_a_tag(pulled):
+    summary = pulled(format="preference", chosen=("good", "yes"), rejected=("good", "no"))
+
+    (row,) = pulled.rows(summary)
+    assert row["preferred_output"][0]["content"] == "one"
+    assert row["non_preferred_output"][0]["content"] == "two"
+    assert row["input"]["messages"] == [{"role": "user", "content": "d"}]
+    assert summary.read == 2 * summary.total_rows + sum(summary.dropped.values())
+
+
+def test_openpipe_rows_name_their_split(pulled):
+    summary = pulled(format="openpipe", split={"test": 0.5}, seed=1)
+
+    for split, name in (("train", "TRAIN"), ("test", "TEST")):
+        assert {row["split"] for row in pulled.rows(summary, split)} <= {name}
+    assert summary.total_rows == 2
+
+
+def test_rejects_keep_the_record_and_its_reason(pulled, tmp_path):
+    rejects = tmp_path / "rejects.jsonl"
+
+    pulled(rejects=rejects)
+
+    found = [json.loads(line) for line in rejects.read_text().splitlines()]
+    assert [reject["reason"] for reject in found] == ["finish_length", "error_output", "not_chat"]
+    assert found[1]["record"]["output"] == {"error": {"message": "no"}}
+
+
+def test_a_pull_of_nothing_writes_nothing_and_says_why(pulled):
+    summary = pulled(tags={"task": "other"})
+
+    assert summary.dropped == {"tag_filter": 7}
+    assert not pulled.files(summary)
+
+
+def test_rows_past_a_files_limit_go_to_the_next(tmp_path):
+    writer = BundleWriter(tmp_path, max_file_bytes=25)
+    for number in range(5):
+        writer.write("train", b"0123456789" if number else b"012")
+    writer.write("test", b"x")
+
+    files = writer.finish()
+
+    assert [(file.path, file.rows) for file in files] == [
+        ("test.jsonl", 1),
+        ("train-00000-of-00003.jsonl", 2),
+        ("train-00001-of-00003.jsonl", 2),
+        ("train-00002-of-00003.jsonl", 1),
+    ]
+    assert max(file.bytes for file in files) <= 25
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "opneai"}, "format"),
+        ({"split": {"test": 0.6, "validation": 0.4}}, "none is left to train"),
+        ({"split": {"tset": 0.1}}, "split"),
+        ({"format": "preference"}, "chosen and rejected"),
+        ({"chosen": ("a", "b")}, "chosen and rejected"),
+        ({"where": "read_text('x') is null"}, "where"),
+        ({"where": "model = 'x'"}, "where"),
+        ({"max_rows": 0}, "max_rows"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_options(options)
+
+
+def test_the_command_pulls_and_tells(tmp_path, exported_here):
+    to = tmp_path / "train"
+    arguments = ["pull", exported_here, "--to", str(to), "--format", "together"]
+
+    done = CliRunner().invoke(
+        app, [*arguments, "--split", "test=0.1", "--seed", "7", "--tag", "task=weather"]
+    )
+
+    assert done.exit_code == 0
+    assert "1 row for together" in done.stdout
+    assert "tag_filter 5" in done.stdout
+    assert (to / "bundle.json").exists()
+    assert not list(tmp_path.glob(".train*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--tag", "x"], 2, "--tag: 'x' is not of the form NAME=VALUE"),
+        (["--format", "x"], 2, "format"),
+        (["--tag", "a=b"], 0, "nothing was written"),
+        (["--tag", "a=b", "--require-data"], 1, "no row came out"),
+    ],
+)
+def test_the_command_says_what_is_wrong(tmp_path, exported_here, arguments, code, message):
+    place = ["--to", str(tmp_path / "to")]
+    done = CliRunner().invoke(app, ["pull", exported_here, *place, *arguments])
+
+    assert done.exit_code == code
+    assert message in done.stdout + done.stderr
+
+
+@pytest.fixture
+def exported_here(file_site):
+    """The folder of an export on this disk."""
+    rows = [event(**{"id": str(number), **call}) for number, call in enumerate(CALLS)]
+    file_site.put("a.parquet", write_batch(rows))
+    export(make_config(file_site))
+    return file_site.destination_url
