@@ -13,11 +13,10 @@ from pipelines.config import Compression
 _GZIP_WBITS = 31  # zlib's number for a gzip header; ISA-L leaves its time at 0
 _FIRST_BLOCK_BYTES = 16  # no more than what ISA-L leaves to its finish (MIN_INBUF_PADDING)
 DEFAULT_LEVELS = {"gzip": 1, "zstd": 3, "none": 0}
-_ISAL_ERROR = cast("type[Exception]", isal_zlib.error)  # its stub says it is an instance
-DECODE_ERRORS: tuple[type[Exception], ...] = (
+DECODE_ERRORS = (
     EOFError,
     gzip.BadGzipFile,
-    isal_zlib.error,
+    cast("type[Exception]", isal_zlib.error),  # its stub says that it is an instance
     zstandard.ZstdError,
 )
 

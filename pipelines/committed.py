@@ -11,8 +11,14 @@ does not grow with the export. Only the manifests and parts that are asked for a
     files = list(june.data_files)
     dataset = datasets.load_dataset("json", data_files=files, split="train", streaming=True)
 
-Where payloads differ from record to record, Hugging Face finds no common columns. Then take the
-values as text: `datasets.Dataset.from_generator(lambda: map(as_row, june))`.
+Where payloads differ from record to record, Hugging Face finds no common columns in the files. Then
+take the values as text, with digests checked:
+
+    def texts():
+        for batch in june.reader():
+            yield from batch.to_pylist()
+
+    dataset = datasets.IterableDataset.from_generator(texts)
 """
 
 from collections import deque

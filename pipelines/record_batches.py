@@ -21,7 +21,7 @@ class CutRecords:
     window: str
     keys: tuple[str, ...]
     partition: str
-    rows: list[list[bytes]]
+    rows: list[list[str]]
 
 
 def open_reader(
@@ -60,15 +60,13 @@ def _batches(
             texts = (
                 pa.nulls(len(chosen), pa.large_string())
                 if place is None
-                else pa.array([row[place] for row in chosen], pa.large_binary()).cast(
-                    pa.large_string()
-                )
+                else pa.array([row[place] for row in chosen], pa.large_string())
                 for place in places
             )
             repeated = (pa.repeat(pa.scalar(value, pa.string()), len(chosen)) for value in fixed)
             yield pa.record_batch([*texts, *repeated], schema=schema)
 
 
-def _cut(records: list[list[bytes]], rows: int) -> Iterator[list[list[bytes]]]:
+def _cut(records: list[list[str]], rows: int) -> Iterator[list[list[str]]]:
     for start in range(0, len(records), rows):
         yield records[start : start + rows]

@@ -7,14 +7,14 @@ from typing import Any
 
 # Possessive: a string is read once, and none is too long or too full of escapes.
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-_BRACKET = re.compile(rf'(?:[^"\[\]{{}}]++|{_STRING})*+([\[\]{{}}])'.encode(), re.DOTALL)
-_SCALAR = re.compile(rf'\s*+(?:{_STRING}|[^\s"\[\]{{}},]++)'.encode(), re.DOTALL)
+_BRACKET = re.compile(rf'(?:[^"\[\]{{}}]++|{_STRING})*+([\[\]{{}}])', re.DOTALL)
+_SCALAR = re.compile(rf'\s*+(?:{_STRING}|[^\s"\[\]{{}},]++)', re.DOTALL)
 _TOKEN = re.compile(rf'\s*+({_STRING}|[\[\]{{}},:]|[^\s"\[\]{{}},:]++)', re.DOTALL)
-_OPENING = (b"[", b"{")
+_decode_at = json.JSONDecoder().raw_decode
 
 
-def cut_record(line: bytes, keys: Sequence[str]) -> list[bytes]:
-    """Return the value of each key as it stands in the line, byte for byte.
+def cut_record(line: bytes, keys: Sequence[str]) -> list[str]:
+    """Return the value of each key as it stands in the line, character for character.
 
     Args:
         line: of a part, without its line end; it is JSON, and has the keys in this order.
@@ -23,31 +23,36 @@ def cut_record(line: bytes, keys: Sequence[str]) -> list[bytes]:
     Raises:
         ValueError: it is not such a line.
     """
-    markers = [f',"{key}":'.encode() for key in keys[1:]]
+    text = line.decode()
     start = len(keys[0]) + 4
-    if not line.startswith(f'{{"{keys[0]}":'.encode()) or not line.endswith(b"}"):
+    if not text.startswith(f'{{"{keys[0]}":') or not text.endswith("}"):
         raise ValueError("not a record")
     values = []
-    for marker in markers:
-        end = line.find(marker, start)
+    for key in keys[1:]:
+        marker = f',"{key}":'
+        end = text.find(marker, start)
         if end < 0:
             raise ValueError("not a record with these keys")
-        # The key's text with its quotes stands in no string, but may be a key of a payload too.
-        if line.find(marker, end + 1) >= 0:
-            end = line.index(marker, _value_end(line, start))
-        values.append(line[start:end])
+        # The key with its quotes stands in no string, but may be a key of a payload too.
+        if text.find(marker, end + 1) >= 0:
+            end = text.index(marker, _value_end(text, start))
+        values.append(text[start:end])
         start = end + len(marker)
-    return [*values, line[start:-1]]
+    return [*values, text[start:-1]]
 
 
-def _value_end(line: bytes, start: int) -> int:
+def _value_end(text: str, start: int) -> int:
     """The place after the JSON value that starts here."""
-    if match := _SCALAR.match(line, start):
+    try:
+        return _decode_at(text, start)[1]
+    except (ValueError, RecursionError):  # white space, too deep or too long a number
+        pass
+    if match := _SCALAR.match(text, start):
         return match.end()
     depth, place = 0, start
-    while match := _BRACKET.match(line, place):
+    while match := _BRACKET.match(text, place):
         place = match.end()
-        depth += 1 if match[1] in _OPENING else -1
+        depth += 1 if match[1] in {"[", "{"} else -1
         if depth <= 0:
             return place
     raise ValueError("a value without an end")
