@@ -329,9 +329,8 @@ class _Pull:
         if self._condition is None:
             return [True] * len(lines)
         texts = zip(*(cut_record(line, keys)[:3] for line in lines), strict=True)
-        columns = [pa.array(list(text), pa.large_binary()) for text in texts]
-        texts_of_lines = [column.cast(pa.large_string()) for column in columns]
-        self._con.register("records", pa.table(texts_of_lines, names=list(RECORD_FIELDS)))
+        columns = [pa.array(list(text), pa.large_string()) for text in texts]
+        self._con.register("records", pa.table(columns, names=list(RECORD_FIELDS)))
         with engine_errors("where"):
             found = self._con.execute(
                 f"select {self._condition} from records"  # noqa: S608 - it was parsed

@@ -157,11 +157,13 @@ def test_another_bundle_in_the_same_place_is_refused(pulled):
 
 
 def test_a_folder_with_other_things_is_refused(tmp_path, pulled):
-    (tmp_path / "mine.txt").write_text("mine")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "mine.txt").write_text("mine")
 
     with pytest.raises(ConfigError, match=r"holds mine.txt and no bundle"):
-        pull(pulled.config, str(tmp_path), parse_options({"format": "openai"}))
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+        pull(pulled.config, str(folder), parse_options({"format": "openai"}))
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
 
 
 def test_a_pull_that_fails_half_way_leaves_no_bundle_and_the_next_one_finishes(pulled, monkeypatch):
