@@ -53,7 +53,7 @@ def _converted(record: Mapping[str, Any]) -> Example:
     if is_error(output):
         raise DroppedError("error_output")
     request = _unwrapped(record["input"])
-    if not isinstance(request, dict) or not any(key in request for key in _ASKS):
+    if not isinstance(request, dict) or not _asks_for_chat(request):
         raise DroppedError("not_chat")
     if isinstance(output, str) and output.lstrip().startswith("event: interaction."):
         raise DroppedError("not_chat", "interaction")
@@ -67,6 +67,11 @@ def _converted(record: Mapping[str, Any]) -> Example:
         if api.is_request(request, body):
             return api.to_example(request, body, _tags(record.get("tags")))
     raise DroppedError("no_choice")
+
+
+def _asks_for_chat(request: Mapping[str, Any]) -> bool:
+    """Return whether a request may be one for chat; a prompt that is an object is stored there."""
+    return any(key in request for key in _ASKS) or isinstance(request.get("prompt"), dict)
 
 
 def _unwrapped(payload: object) -> object:

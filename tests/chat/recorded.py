@@ -12,7 +12,7 @@ from pipelines.chat.example import DroppedError
 from pipelines.chat.gates import check_example
 
 USER = {"role": "user", "content": "Weather in Paris?"}
-NONE = frozenset()
+NONE: frozenset[str] = frozenset()
 
 
 def record(request, response, tags=None):
@@ -82,12 +82,6 @@ def call(name="weather", arguments='{"city": "Paris"}', call_id="call_1"):
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "description": "Tells the weather.",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
-    },
-}
-SCHEMA = WEATHER["function"]["parameters"]
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
+FUNCTION = {"name": "weather", "description": "Tells the weather.", "parameters": SCHEMA}
+WEATHER = {"type": "function", "function": FUNCTION}

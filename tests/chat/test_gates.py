@@ -4,9 +4,8 @@ import pytest
 
 from pipelines.chat.example import DroppedError, Example
 from pipelines.chat.gates import check_example
-from tests.chat.recorded import USER, WEATHER, call
+from tests.chat.recorded import NONE, USER, WEATHER, call
 
-NONE = frozenset()
 ANSWER = {"role": "assistant", "content": "Sunny."}
 
 

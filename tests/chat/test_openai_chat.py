@@ -1,5 +1,7 @@
 """OpenAI chat completions, and who speaks it."""
 
+from typing import Any
+
 import pytest
 
 from tests.chat.recorded import (
@@ -45,9 +47,9 @@ def test_the_settings_of_the_request_stay():
 
 
 def test_keys_that_say_nothing_leave():
-    said = {"refusal": None, "annotations": [], "audio": None, "function_call": None}
+    said: dict[str, Any] = {"refusal": None, "annotations": [], "audio": None, "tool_calls": None}
 
-    assert messages(ASKED, chat({**said, "tool_calls": None}))[-1] == ANSWER
+    assert messages(ASKED, chat({**said, "function_call": None}))[-1] == ANSWER
 
 
 def test_images_of_the_user_stay():

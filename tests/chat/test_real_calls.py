@@ -54,7 +54,7 @@ TABLE = {
 
 @pytest.fixture(scope="module")
 def outcomes():
-    counts = {}
+    counts: dict[tuple[str, str], Counter[str]] = {}
     for call in real_calls():
         key = (call["tags"]["provider"], call["tags"]["kind"])
         counts.setdefault(key, Counter())[outcome(call["input"], call["output"])] += 1
@@ -67,7 +67,7 @@ def test_each_real_call_converts_or_drops_for_its_reason(outcomes, key):
 
 
 def test_the_table_holds_every_real_call(outcomes):
-    total = sum(outcomes.values(), Counter())
+    total: Counter[str] = sum(outcomes.values(), Counter())
 
     assert outcomes.keys() == TABLE.keys()
     assert total.total() == 300
@@ -84,7 +84,7 @@ def test_real_examples_are_json_and_end_with_the_answer():
 
 
 def test_repairs_of_the_real_calls_are_counted():
-    repairs = Counter()
+    repairs: Counter[str] = Counter()
     for call in real_calls():
         if outcome(call["input"], call["output"]) == "converted":
             repairs.update(convert(call["input"], call["output"]).repairs)
