@@ -1,12 +1,11 @@
 """Any recorded call as a training example: which API it was, and what cannot train."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Protocol
 
 from pipelines.chat import anthropic, bedrock, gemini, openai_chat, responses
 from pipelines.chat.example import DroppedError, Example
-from pipelines.chat.outputs import is_error, parsed, read_output
+from pipelines.chat.outputs import CHAT_ANSWERS, is_error, parsed, read_output
 from pipelines.chat.shapes import as_object
 
 
@@ -77,7 +76,7 @@ def _asks_for_chat(request: Mapping[str, Any]) -> bool:
 def _unwrapped(payload: object) -> object:
     """Return the body of a payload that was recorded as text, or in an envelope of HTTP."""
     found = parsed(payload)
-    if not isinstance(found, dict) or "body" not in found:
+    if not isinstance(found, dict) or any(key in found for key in (*_ASKS, *CHAT_ANSWERS)):
         return found
     body = parsed(found.get("body"))
     return body if isinstance(body, dict) else found
@@ -85,5 +84,4 @@ def _unwrapped(payload: object) -> object:
 
 def _tags(tags: object) -> Mapping[str, str | None]:
     """Return the record's tags."""
-    found = {key: value for key, value in as_object(tags).items() if isinstance(value, str | None)}
-    return MappingProxyType(found)
+    return {key: value for key, value in as_object(tags).items() if isinstance(value, str | None)}

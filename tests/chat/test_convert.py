@@ -97,6 +97,14 @@ def test_an_envelope_of_http_is_opened():
     assert messages(asked, answered) == messages(ASKED, chat())
 
 
+def test_a_body_beside_messages_is_no_envelope():
+    assert messages({**ASKED, "body": {"messages": []}}, chat()) == messages(ASKED, chat())
+
+
+def test_text_that_only_starts_like_json_is_an_error():
+    assert outcome(ASKED, "{oops") == "error_output"
+
+
 def test_a_recorded_stream_is_merged_first():
     text = SSE % ('{"role":"assistant","content":"Sun"}', "null") + SSE % (
         '{"content":"ny."}',

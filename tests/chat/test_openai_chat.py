@@ -192,6 +192,17 @@ def test_an_answer_drops_for_its_reason(response, reason):
         pytest.param({"web_search_options": {"a": 1}}, "unsupported_tool", id="web-search"),
         pytest.param({"data_sources": [{}]}, "unsupported_tool", id="azure-data"),
         pytest.param({"tools": [{"type": "custom"}]}, "unsupported_tool", id="custom-tool"),
+        pytest.param(
+            {"tools": [{"type": "function", "function": {"name": ""}}]},
+            "unsupported_tool",
+            id="tool-without-a-name",
+        ),
+        pytest.param(
+            {"tools": [{"type": "function", "function": {"name": "a", "parameters": []}}]},
+            "unsupported_tool",
+            id="tool-with-a-list",
+        ),
+        pytest.param({"function_call": {}}, "unsupported_tool", id="choice-without-a-name"),
         pytest.param({"tools": ["weather"]}, "unsupported_tool", id="tool-text"),
         pytest.param(
             {"messages": [USER, {**ANSWER, "prefix": True}]}, "wrong_turns", id="deepseek-prefix"
