@@ -1,12 +1,11 @@
 """Any recorded call as a training example: which API it was, and what cannot train."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Protocol
 
 from pipelines.chat import anthropic, bedrock, gemini, openai_chat, responses
 from pipelines.chat.example import DroppedError, Example
-from pipelines.chat.outputs import is_error, parsed, read_output
+from pipelines.chat.outputs import CHAT_ANSWERS, is_error, parsed, read_output
 from pipelines.chat.shapes import as_object
 
 
@@ -53,7 +52,7 @@ def _converted(record: Mapping[str, Any]) -> Example:
     if is_error(output):
         raise DroppedError("error_output")
     request = _unwrapped(record["input"])
-    if not isinstance(request, dict) or not any(key in request for key in _ASKS):
+    if not isinstance(request, dict) or not _asks_for_chat(request):
         raise DroppedError("not_chat")
     if isinstance(output, str) and output.lstrip().startswith("event: interaction."):
         raise DroppedError("not_chat", "interaction")
@@ -69,10 +68,15 @@ def _converted(record: Mapping[str, Any]) -> Example:
     raise DroppedError("no_choice")
 
 
+def _asks_for_chat(request: Mapping[str, Any]) -> bool:
+    """Return whether a request may be one for chat; a prompt that is an object is stored there."""
+    return any(key in request for key in _ASKS) or isinstance(request.get("prompt"), dict)
+
+
 def _unwrapped(payload: object) -> object:
     """Return the body of a payload that was recorded as text, or in an envelope of HTTP."""
     found = parsed(payload)
-    if not isinstance(found, dict) or "body" not in found:
+    if not isinstance(found, dict) or any(key in found for key in (*_ASKS, *CHAT_ANSWERS)):
         return found
     body = parsed(found.get("body"))
     return body if isinstance(body, dict) else found
@@ -80,5 +84,4 @@ def _unwrapped(payload: object) -> object:
 
 def _tags(tags: object) -> Mapping[str, str | None]:
     """Return the record's tags."""
-    found = {key: value for key, value in as_object(tags).items() if isinstance(value, str | None)}
-    return MappingProxyType(found)
+    return {key: value for key, value in as_object(tags).items() if isinstance(value, str | None)}

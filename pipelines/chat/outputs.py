@@ -6,8 +6,17 @@ from typing import Any
 from pipelines.chat.streams import is_stream, merge_stream
 
 # A body with one of these is an answer, whatever stands beside it.
-_CHAT = ("choices", "candidates", "content", "output", "promptFeedback", "prompt_feedback")
-_OTHER = ("completion", "data", "embedding", "generation", "outputs", "results", "steps", "text")
+CHAT_ANSWERS = ("choices", "candidates", "content", "output", "promptFeedback", "prompt_feedback")
+_OTHER_ANSWERS = (
+    "completion",
+    "data",
+    "embedding",
+    "generation",
+    "outputs",
+    "results",
+    "steps",
+    "text",
+)
 _ERROR_TEXTS = ("message", "Message", "detail", "errors", "errorMessage", "error_message", "__type")
 
 
@@ -54,7 +63,7 @@ def _is_error_body(body: dict[str, Any]) -> bool:
     """Return whether an object is an error's body."""
     if body.get("error") or body.get("type") == "error":
         return True
-    if any(body.get(key) is not None for key in (*_CHAT, *_OTHER)):
+    if any(body.get(key) is not None for key in (*CHAT_ANSWERS, *_OTHER_ANSWERS)):
         return False
     # Ollama's message is an object; an error's is text.
     return any(body.get(key) and not isinstance(body[key], dict) for key in _ERROR_TEXTS)
