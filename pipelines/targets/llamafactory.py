@@ -6,7 +6,7 @@ Calls are text of the role `function_call`, not `tool_calls`: LLaMA-Factory make
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -21,7 +21,7 @@ from pipelines.targets.messages import (
     text_or_calls,
 )
 
-DATASET_INFO = MappingProxyType(
+DATASET_INFO: Mapping[str, Any] = MappingProxyType(
     {
         "formatting": "openai",
         "columns": {"messages": "messages", "tools": "tools"},

@@ -9,7 +9,8 @@ _NAMED_SCHEMAS = ("$defs", "definitions", "patternProperties", "properties")
 _SCHEMA_LISTS = ("allOf", "anyOf", "oneOf")
 _COUNTS = ("maxItems", "maxLength", "maxProperties", "minItems", "minLength", "minProperties")
 _NUMBERS = ("exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum")
-_TEXTS = ("$comment", "$id", "$ref", "$schema", "description", "format", "pattern", "title")
+_TEXTS = ("$comment", "$id", "$ref", "$schema", "contentEncoding", "contentMediaType")
+_MORE_TEXTS = ("description", "format", "pattern", "title")
 _FLAGS = ("readOnly", "uniqueItems")
 
 
@@ -23,7 +24,7 @@ def is_schema(schema: Any) -> bool:
         and _are_names(schema.get("required", []))
         and isinstance(schema.get("enum", []), list)
         and isinstance(schema.get("examples", []), list)
-        and _all(schema, _TEXTS, lambda value: isinstance(value, str))
+        and _all(schema, _TEXTS + _MORE_TEXTS, lambda value: isinstance(value, str))
         and _all(schema, _FLAGS, lambda value: isinstance(value, bool))
         and _all(schema, _NUMBERS, _is_number)
         and _all(schema, _COUNTS, lambda value: _is_number(value) and value >= 0 == value % 1)

@@ -1,6 +1,6 @@
 """Give a bundle's file to a package that reads such files, and print what it says as JSON.
 
-Runs in the venv of requirements.lock, as its own process: `checks.py CHECK URL [OPTIONS]`, where
+Runs in the venv of requirements.lock, as its own process: `checks.py CHECK OPTIONS URL…`, where
 OPTIONS are storage options as JSON. Nothing of ours is imported: the verdict is theirs.
 """
 
@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from typing import Any
 os.environ |= {
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_OFFLINE": "1",
+    # `datasets` calls S3 a place on the net like any other.
+    "HF_HUB_OFFLINE": "0" if any("://" in argument for argument in sys.argv[3:]) else "1",
     "TOGETHER_DISABLE_TQDM": "true",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -51,13 +53,11 @@ def check_mistral(url: str, _options: Row) -> int:
     from mistral_common.protocol.instruct.request import ChatCompletionRequest
     from mistral_common.protocol.instruct.tool_calls import Tool
     from mistral_common.protocol.instruct.validator import MistralRequestValidatorV3, ValidationMode
-    from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
     from pydantic import TypeAdapter
 
     messages_type: TypeAdapter[Any] = TypeAdapter(list[FinetuningMessage])
     tools_type: TypeAdapter[Any] = TypeAdapter(list[Tool])
     validator: Any = MistralRequestValidatorV3(ValidationMode.finetuning)
-    tokenizer = MistralTokenizer.v3(is_tekken=True).instruct_tokenizer
     normalizer = InstructRequestNormalizer.normalizer()
     rows = lines(url)
     for row in rows:
@@ -74,8 +74,15 @@ def check_mistral(url: str, _options: Row) -> int:
         validator._validate_tools(tools)
         if "image_url" not in json.dumps(row["messages"]):  # V3 is a text model
             request = ChatCompletionRequest.model_construct(messages=messages, tools=tools or None)
-            tokenizer.encode_instruct(normalizer.from_chat_completion_request(request))
+            _mistral_tokenizer().encode_instruct(normalizer.from_chat_completion_request(request))
     return len(rows)
+
+
+@cache
+def _mistral_tokenizer() -> Any:
+    from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
+
+    return MistralTokenizer.v3(is_tekken=True).instruct_tokenizer
 
 
 def check_openai(url: str, _options: Row) -> int:
@@ -241,14 +248,17 @@ CHECKS: dict[str, Callable[[str, Row], int]] = {
 }
 
 
-def main(name: str, url: str, options: str = "{}") -> None:
-    """Print `{"ok", "rows", "detail"}` as the last line."""
+def main(name: str, options: str, *urls: str) -> None:
+    """Print `[{"ok", "rows", "detail"}]`, one for each URL, as the last line."""
+    print(json.dumps([verdict(name, url, json.loads(options)) for url in urls]))
+
+
+def verdict(name: str, url: str, options: Row) -> Row:
+    """Return what a check says of one file."""
     try:
-        verdict: Row = {"ok": True, "rows": CHECKS[name](url, json.loads(options)), "detail": ""}
+        return {"ok": True, "rows": CHECKS[name](url, options), "detail": ""}
     except Exception as exc:  # noqa: BLE001 - whatever a package raises is its verdict
-        detail = f"{type(exc).__name__}: {exc}"[:500]
-        verdict = {"ok": False, "rows": None, "detail": detail}
-    print(json.dumps(verdict))
+        return {"ok": False, "rows": None, "detail": f"{type(exc).__name__}: {exc}"[:5000]}
 
 
 if __name__ == "__main__":

@@ -31,13 +31,14 @@ def consumers_python():
     return str(made) if made.exists() else None
 
 
-def ask(name, url, *, storage_options=None, environment=None):
-    """Return the verdict of one package about one file, from a process of its own."""
+def ask(name, *urls, storage_options=None, environment=None):
+    """Return the verdicts of one package about files, from one process for all of them."""
     python = consumers_python()
     if python is None:
         pytest.skip("no .venv-consumers: make consumers")
+    options = json.dumps(storage_options or {})
     done = subprocess.run(  # noqa: S603 - our own script
-        [python, "-W", "ignore", _CHECKS, name, str(url), json.dumps(storage_options or {})],
+        [python, "-W", "ignore", _CHECKS, name, options, *map(str, urls)],
         env=os.environ | (environment or {}),
         capture_output=True,
         text=True,
@@ -45,10 +46,10 @@ def ask(name, url, *, storage_options=None, environment=None):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return Verdict(**json.loads(done.stdout.splitlines()[-1]))
+    return [Verdict(**verdict) for verdict in json.loads(done.stdout.splitlines()[-1])]
 
 
 @pytest.fixture(scope="session")
 def consume():
-    """`consume(name, url) -> Verdict`; names are those of checks.CHECKS."""
+    """`consume(name, *urls) -> [Verdict]`, one for each URL; names are those of checks.CHECKS."""
     return ask

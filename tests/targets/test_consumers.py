@@ -15,7 +15,6 @@ from tests.targets.examples import (
     USER,
     call,
     calls,
-    example,
     message,
     result,
     tool,
@@ -55,25 +54,31 @@ def pairs(style):
     return rows
 
 
+def assert_taken(verdict, rows):
+    assert verdict.ok, verdict.detail
+    assert verdict.rows == len(rows)
+
+
 @pytest.mark.parametrize(("target", "consumer"), OWN.items())
 def test_rows_are_taken_by_whom_they_are_for(target, consumer, consume, tmp_path):
     rows = rows_of(target)
 
-    verdict = consume(consumer, write_rows(tmp_path / "train-00000.jsonl", rows))
+    (verdict,) = consume(consumer, write_rows(tmp_path / "train-00000.jsonl", rows))
 
-    assert verdict.ok, verdict.detail
-    assert verdict.rows == len(rows)
+    assert_taken(verdict, rows)
 
 
 @pytest.mark.parametrize("consumer", READERS)
-@pytest.mark.parametrize("target", SINGLE)
-def test_rows_come_out_as_they_went_in(target, consumer, consume, tmp_path):
-    rows = rows_of(target)
+def test_rows_of_every_target_come_out_as_they_went_in(consumer, consume, tmp_path):
+    rows = {name: rows_of(name) for name in SINGLE}
+    paths = [write_rows(tmp_path / f"{name}-00000.jsonl", rows[name]) for name in SINGLE]
 
-    verdict = consume(consumer, write_rows(tmp_path / "train-00000.jsonl", rows))
+    verdicts = consume(consumer, *paths)
 
-    assert verdict.ok, verdict.detail
-    assert verdict.rows == len(rows)
+    assert {
+        name: found.detail for name, found in zip(SINGLE, verdicts, strict=True)
+    } == dict.fromkeys(SINGLE, "")
+    assert [found.rows for found in verdicts] == [len(rows[name]) for name in SINGLE]
 
 
 @pytest.mark.parametrize(
@@ -83,29 +88,26 @@ def test_rows_come_out_as_they_went_in(target, consumer, consume, tmp_path):
 def test_pairs_are_taken_by_whom_they_are_for(style, consumer, consume, tmp_path):
     rows = pairs(style)
 
-    verdict = consume(consumer, write_rows(tmp_path / "train-00000.jsonl", rows))
+    (verdict,) = consume(consumer, write_rows(tmp_path / "train-00000.jsonl", rows))
 
-    assert verdict.ok, verdict.detail
-    assert verdict.rows == len(rows)
+    assert_taken(verdict, rows)
 
 
 @pytest.mark.s3
-@pytest.mark.parametrize("target", ["openai", "trl"])
-def test_datasets_reads_rows_from_s3(target, consume, s3, tmp_path):
-    rows = rows_of(target)
+def test_datasets_reads_rows_from_s3(consume, s3, tmp_path):
+    rows = rows_of("trl")
     path = write_rows(tmp_path / "train-00000.jsonl", rows)
-    key = f"consumers/{target}/train-00000.jsonl"
+    key = "consumers/train-00000.jsonl"
     s3.client().put_object(Bucket="exports", Key=key, Body=path.read_bytes())
 
-    verdict = consume(
+    (verdict,) = consume(
         "datasets",
         f"s3://exports/{key}",
         storage_options={"client_kwargs": {"endpoint_url": s3.endpoint}},
         environment=s3.environment(),
     )
 
-    assert verdict.ok, verdict.detail
-    assert verdict.rows == len(rows)
+    assert_taken(verdict, rows)
 
 
 CHAT = {"messages": [SYSTEM, USER, ANSWER]}
@@ -121,37 +123,59 @@ def changed(row, place, **more):
     return row | {"messages": messages}
 
 
-@pytest.mark.parametrize(
-    ("consumer", "row", "why"),
-    [
-        ("together", CHAT | {"parallel_tool_calls": True}, "extra column"),
-        ("together", changed(CHAT, 0, role="developer"), "Invalid role"),
-        ("together", changed(CHAT, 1, content=[{"type": "text", "text": "?"}]), "multimodal"),
-        ("together", {"messages": IMAGES["image"].messages}, "multimodal"),
-        ("mistral", changed(CALLED, 2, tool_call_id="call_1"), "length of 9"),
-        ("mistral", changed(CALLED, 1, content="Let me see."), "but not both"),
-        ("mistral", {"messages": [SYSTEM, SYSTEM, USER, ANSWER]}, "system"),
-        ("mistral", {"messages": [SYSTEM, USER]}, "Expected last role"),
-        ("mistral", changed(CHAT, 1, name="anna"), "Extra inputs"),
-        ("mistral", CALLED | {"tools": [tool(description=None)]}, "description"),
-        ("mistral", CALLED | {"tools": [tool(parameters={"type": "OBJECT"})]}, "schema"),
-        ("openai", changed(CHAT, 0, role="developer"), "developer"),
-        ("openai", changed(CHAT, 1, cache_control={}), "cache_control"),
-        ("openai", changed(CHAT, 1, content=[{"type": "input_text", "text": "?"}]), "type"),
-        ("openai", CHAT | {"split": "TRAIN"}, "unknown keys"),
-        ("openai", changed(CALLED, 1, tool_calls=[call("a", arguments={})]), "valid string"),
-        ("trl", {"messages": "Hello"}, "not conversational"),
-        ("trl", CALLED | {"tools": "no JSON"}, "JSONDecodeError"),
-        ("trl", {"tools": "[]"} | {"messages": CALLED["messages"]}, "arg"),
-        ("duckdb", {"messages": ["a"], "Messages": ["b"]}, "different"),
-        ("pandas", {"messages": [{"content": "a", "n": 10**400}]}, ""),
+BROKEN = {
+    "together": [
+        (CHAT | {"parallel_tool_calls": True}, "extra column"),
+        (changed(CHAT, 0, role="developer"), "Invalid role"),
+        (changed(CHAT, 1, content=[{"type": "text", "text": "?"}]), "multimodal"),
+        ({"messages": IMAGES["image"].messages}, "multimodal"),
+        ({"messages": [USER]}, "assistant role"),
     ],
-)
-def test_a_row_that_breaks_a_rule_is_refused(consumer, row, why, consume, tmp_path):
-    verdict = consume(consumer, write_rows(tmp_path / "train-00000.jsonl", [CHAT, row]))
+    "mistral": [
+        (changed(CALLED, 2, tool_call_id="call_1"), "length of 9"),
+        (changed(CALLED, 1, content="Let me see."), "but not both"),
+        (changed(CHAT, 2, content=""), "but not both"),
+        ({"messages": [SYSTEM, SYSTEM, USER, ANSWER]}, "system"),
+        ({"messages": [USER, ANSWER, SYSTEM, ANSWER]}, "Unexpected role"),
+        ({"messages": [SYSTEM, USER]}, "Expected last role"),
+        (changed(CHAT, 1, name="anna"), "Extra inputs"),
+        (CALLED | {"tools": [tool(description=None)]}, "description"),
+        (CALLED | {"tools": [tool(parameters={"type": "OBJECT"})]}, "schema"),
+        (CALLED | {"tools": [tool("get.weather")]}, "Function name"),
+    ],
+    "openai": [
+        (changed(CHAT, 0, role="developer"), "the role developer"),
+        (changed(CHAT, 1, cache_control={}), "cache_control"),
+        (changed(CHAT, 1, content=[{"type": "input_text", "text": "?"}]), "input_text"),
+        (CHAT | {"split": "TRAIN"}, "unknown keys"),
+        (changed(CALLED, 1, tool_calls=[call("a", arguments={})]), "valid string"),
+        ({"messages": [USER]}, "no answer"),
+    ],
+    "trl": [
+        ({"messages": "Hello"}, "not conversational"),
+        (changed(CALLED, 1, content="") | {"tools": "no JSON"}, "JSONDecodeError"),
+        (changed(CALLED, 1, content="") | {"tools": "[]"}, "text in text"),
+        ({"prompt": [SYSTEM], "completion": [ANSWER]}, "Invalid role"),
+    ],
+    "duckdb": [({"messages": ["a"], "MESSAGES": ["b"]}, "")],
+    "pandas": [({"messages": [{"content": "a", "n": 10**400}]}, "")],
+}
 
-    assert not verdict.ok
-    assert why in verdict.detail
+
+@pytest.mark.parametrize("consumer", BROKEN)
+def test_a_row_that_breaks_a_rule_is_refused(consumer, consume, tmp_path):
+    broken = BROKEN[consumer]
+    paths = [
+        write_rows(tmp_path / f"train-{place:05}.jsonl", [row])
+        for place, (row, _) in enumerate(broken)
+    ]
+
+    verdicts = consume(consumer, *paths)
+
+    assert not any(verdict.ok for verdict in verdicts)
+    assert [
+        why for verdict, (_, why) in zip(verdicts, broken, strict=True) if why not in verdict.detail
+    ] == []
 
 
 @pytest.mark.parametrize("consumer", ["datasets", "duckdb", "pandas", "together"])
@@ -159,17 +183,14 @@ def test_a_file_that_is_cut_off_is_refused(consumer, consume, tmp_path):
     path = write_rows(tmp_path / "train-00000.jsonl", [CHAT, CALLED])
     path.write_bytes(path.read_bytes()[:-20])
 
-    assert not consume(consumer, path).ok
+    (verdict,) = consume(consumer, path)
+
+    assert not verdict.ok
 
 
 def test_together_refuses_a_compressed_file(consume, tmp_path):
-    path = write_rows(tmp_path / "train-00000.jsonl", [CHAT])
+    path = write_rows(tmp_path / "train-00000.jsonl.gz", [CHAT])
 
-    assert "extension" in consume("together", path.rename(f"{path}.gz")).detail
+    (verdict,) = consume("together", path)
 
-
-def test_a_row_without_any_repair_is_what_was_given(consume, tmp_path):
-    row, repairs = TARGETS["openai"].to_row(example())
-
-    assert (row, repairs) == (CHAT, ())
-    assert consume("openai", write_rows(tmp_path / "train-00000.jsonl", [row])).ok
+    assert "extension" in verdict.detail
