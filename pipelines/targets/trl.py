@@ -39,6 +39,8 @@ def to_completion_row(example: Example) -> tuple[Row, tuple[str, ...]]:
 def _messages(example: Example) -> tuple[list[Message], tuple[str, ...]]:
     repairs: set[str] = set()
     messages = known_messages(example, repairs)
+    if all(message["role"] != "user" for message in messages):
+        raise DroppedError("wrong_turns", "no message of a user, which chat templates ask for")
     text_only(messages, repairs)
     fill_content(messages, repairs)
     for message in messages:

@@ -1,0 +1,130 @@
+"""Bundles of the 300 real calls, and of hostile records, given to the packages that read them."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from pipelines.export import run_export
+from pipelines.pull import pull
+from pipelines.pull_options import parse_options
+from pipelines.sample import sample_config
+from pipelines.targets.registry import TARGETS
+from tests.builders import event, export, make_config, write_batch
+from tests.targets.test_consumers import OWN, READERS
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+SINGLE = [name for name, target in TARGETS.items() if not target.needs_pairs and name != "records"]
+# Rows of the real calls, and records left out by reason, which every format shares.
+ROWS = {
+    "openai": 89,
+    "openpipe": 89,
+    "together": 89,
+    "fireworks": 89,
+    "mistral": 78,
+    "trl": 88,
+    "trl-completion": 88,
+    "axolotl": 88,
+    "llamafactory": 76,
+}
+HOSTILE = (
+    "",
+    "\u2028\u2029\x85\x00\x1f",
+    '"\\"\n\r\t',
+    "😀 é \u202e",
+    "</s><|im_end|>{{ bos_token }}",
+    "a" * 200_000,
+    "[[[[" * 100,
+    "NaN",
+    "1e400",
+)
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    """A folder with a bundle of each format, of the real calls."""
+    base = tmp_path_factory.mktemp("bundles")
+    config = sample_config(str(base / "exported"))
+    run_export(config, now=NOW)
+    return base, {
+        name: pull(config, str(base / name), parse_options({"format": name}))
+        for name in TARGETS
+        if name in SINGLE
+    }
+
+
+def test_rows_of_the_real_calls(bundles):
+    _, summaries = bundles
+
+    assert {name: found.total_rows for name, found in summaries.items()} == ROWS
+    for found in summaries.values():
+        assert found.read == found.total_rows + sum(found.dropped.values()) == 283
+        assert found.dropped["error_output"] == 16
+        assert found.dropped["finish_length"] == 15
+
+
+@pytest.mark.parametrize(("target", "consumer"), OWN.items())
+def test_bundles_of_real_calls_are_taken_by_whom_they_are_for(bundles, consume, target, consumer):
+    base, summaries = bundles
+
+    (verdict,) = consume(consumer, base / target / "train.jsonl")
+
+    assert verdict.ok, verdict.detail
+    assert verdict.rows == summaries[target].total_rows
+
+
+@pytest.mark.parametrize("consumer", READERS)
+def test_bundles_of_real_calls_are_read_whole(bundles, consume, consumer):
+    base, summaries = bundles
+
+    verdicts = consume(consumer, *(base / name / "train.jsonl" for name in SINGLE))
+
+    for name, verdict in zip(SINGLE, verdicts, strict=True):
+        assert verdict.ok, (name, verdict.detail)
+        assert verdict.rows == summaries[name].total_rows
+
+
+def hostile_events():
+    """Calls in which hostile text stands at every place that may hold text."""
+    for number, text in enumerate(HOSTILE):
+        function = {"name": "f", "description": text, "parameters": {"type": "object"}}
+        request = {
+            "model": "m",
+            "messages": [
+                {"role": "system", "content": text},
+                {"role": "user", "content": f"{number} {text}"},
+            ],
+            "tools": [{"type": "function", "function": function}],
+        }
+        call = {"name": "f", "arguments": json.dumps({"x": text})}
+        for message in (
+            {"content": f"{text}."},
+            {"content": None, "tool_calls": [{"id": "i", "type": "function", "function": call}]},
+            {"content": text, "tool_calls": []},
+        ):
+            choice = {"index": 0, "message": {"role": "assistant", **message}}
+            choice["finish_reason"] = "stop"
+            response = {"object": "chat.completion", "choices": [choice]}
+            yield event(
+                id=f"{number}-{len(json.dumps(message))}",
+                request=json.dumps(request),
+                response=json.dumps(response),
+            )
+
+
+@pytest.mark.parametrize("target", SINGLE)
+def test_hostile_records_make_rows_that_are_taken(file_site, consume, target, tmp_path):
+    file_site.put("a.parquet", write_batch(hostile_events()))
+    config = make_config(file_site)
+    export(config)
+
+    options = parse_options({"format": target, "duplicates": "keep"})
+    found = pull(config, str(tmp_path / "bundle"), options)
+
+    assert found.total_rows > len(HOSTILE)
+    path = tmp_path / "bundle" / "train.jsonl"
+    consumers = [*READERS, *([OWN[target]] if target in OWN else [])]
+    for consumer in consumers:
+        (verdict,) = consume(consumer, path)
+        assert verdict.ok, (consumer, verdict.detail)
+        assert verdict.rows == found.total_rows
