@@ -186,16 +186,18 @@ def test_schedules_of_the_repository_are_in_utc(deployed):
 @pytest.mark.usefixtures("worker")
 def test_the_deployments_of_the_repository_run_as_they_are(server, deployed):
     names = {each["name"]: each for each in deployed.values()}
-    assert set(names) == {"scheduled", "adhoc", "backfill", "verify"}
+    assert set(names) == {"scheduled", "adhoc", "backfill", "pull", "verify"}
     days = {"start": "2024-01-12", "end": "2024-02-11"}
 
     filled = server.run("backfill-request-logs/backfill", **days)
     exported = server.run(f"{EXPORT}/adhoc")
     verified = server.run("verify-exports/verify")
+    pulled = server.run("pull-dataset/pull")
 
     assert re.match(r"\d windows? committed: ", filled["state"]["message"])
     assert re.match(r"\d+ windows committed: ", exported["state"]["message"])
     assert verified["state"]["message"] == "1 exports are as committed"
+    assert re.match(r"\d+ rows for openai ", pulled["state"]["message"])
 
 
 @pytest.mark.usefixtures("worker")
