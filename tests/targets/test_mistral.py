@@ -194,7 +194,7 @@ def test_schemas_are_what_draft_7_says(schema):
 
 
 def test_a_schema_without_end_is_none():
-    schema = {}
+    schema: dict[str, object] = {}
     schema["not"] = schema
 
     assert not is_schema(schema)
