@@ -58,8 +58,10 @@ def to_row(example: Example) -> tuple[Row, tuple[str, ...]]:
 
 
 def _check_turns(messages: list[Message]) -> None:
-    if len(messages) == 1:
-        raise DroppedError("too_few_messages")
+    # System and tools are written with the first message of a user; and the validator does not
+    # see calls in the first message of all.
+    if next(message["role"] for message in messages if message["role"] != "system") != "user":
+        raise DroppedError("wrong_turns", "no user at the start")
     awaited = 0  # results that the calls before still need
     previous: Message | None = None
     for message in messages:

@@ -15,7 +15,17 @@ _FLAGS = ("readOnly", "uniqueItems")
 
 
 def is_schema(schema: Any) -> bool:
-    """Tell whether a value says nothing that Draft 7's meta-schema forbids."""
+    """Tell whether a value says nothing that Draft 7's meta-schema forbids.
+
+    One that is nested too deeply to be looked at is none.
+    """
+    try:
+        return _is_schema(schema)
+    except RecursionError:
+        return False
+
+
+def _is_schema(schema: Any) -> bool:
     if isinstance(schema, bool):
         return True
     return (
@@ -29,7 +39,7 @@ def is_schema(schema: Any) -> bool:
         and _all(schema, _NUMBERS, _is_number)
         and _all(schema, _COUNTS, lambda value: _is_number(value) and value >= 0 == value % 1)
         and _all(schema, ("multipleOf",), lambda value: _is_number(value) and value > 0)
-        and _all(schema, _SCHEMAS + _MORE_SCHEMAS, is_schema)
+        and _all(schema, _SCHEMAS + _MORE_SCHEMAS, _is_schema)
         and _all(schema, ("items",), _is_schema_or_list)
         and _all(schema, _SCHEMA_LISTS, _is_schema_list)
         and _all(schema, _NAMED_SCHEMAS, _are_named_schemas)
@@ -60,19 +70,19 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_schema_or_list(value: Any) -> bool:
-    return all(map(is_schema, value)) if isinstance(value, list) else is_schema(value)
+    return _is_schema_list(value) if isinstance(value, list) else _is_schema(value)
 
 
 def _is_schema_list(value: Any) -> bool:
-    return isinstance(value, list) and value != [] and all(map(is_schema, value))
+    return isinstance(value, list) and value != [] and all(map(_is_schema, value))
 
 
 def _are_named_schemas(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(is_schema, value.values()))
+    return isinstance(value, dict) and all(map(_is_schema, value.values()))
 
 
 def _are_dependencies(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        _are_names(needed) if isinstance(needed, list) else is_schema(needed)
+        _are_names(needed) if isinstance(needed, list) else _is_schema(needed)
         for needed in value.values()
     )

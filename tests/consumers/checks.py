@@ -31,9 +31,13 @@ class RefusedError(Exception):
 
 
 def lines(url: str) -> list[Row]:
-    """Return the rows of a local file, as JSON reads them."""
-    with Path(url).open(encoding="utf-8", newline="\n") as file:
-        return [json.loads(line) for line in file]
+    """Return the rows of a local file, or of the files in a folder, as JSON reads them."""
+    found = sorted(Path(url).glob("*.jsonl")) if Path(url).is_dir() else [Path(url)]
+    rows = []
+    for path in found:
+        with path.open(encoding="utf-8", newline="\n") as file:
+            rows += [json.loads(line) for line in file]
+    return rows
 
 
 def check_together(url: str, _options: Row) -> int:
@@ -123,7 +127,10 @@ def _visit(value: Any) -> None:
 
 
 def check_datasets(url: str, options: Row) -> int:
-    """`load_dataset`, once as a whole and once streaming; from S3 with storage options."""
+    """`load_dataset` of a file or a folder with a dataset card, as a whole and streaming.
+
+    A file may be on S3, with storage options.
+    """
     whole = list(_load(url, options, streaming=False))
     streamed = list(_load(url, options, streaming=True))
     _compare(streamed, whole)
@@ -137,15 +144,10 @@ def _load(url: str, options: Row, *, streaming: bool) -> Iterable[Row]:
 
     disable_progress_bars()
     with tempfile.TemporaryDirectory() as cache:
-        loaded = load_dataset(
-            "json",
-            data_files=url,
-            split="train",
-            streaming=streaming,
-            storage_options=options or None,
-            cache_dir=cache,
-        )
-        yield from loaded
+        whence: Row = {"path": "json", "data_files": url, "storage_options": options or None}
+        if Path(url).is_dir():
+            whence = {"path": url}
+        yield from load_dataset(**whence, split="train", streaming=streaming, cache_dir=cache)
 
 
 def check_trl(url: str, options: Row) -> int:
@@ -166,8 +168,8 @@ def check_trl(url: str, options: Row) -> int:
         tools = row.pop("tools", None)
         tools = json.loads(tools) if isinstance(tools, str) else tools
         row = maybe_extract_prompt(row)
-        # qwen2_5 writes arguments with tojson, qwen3_5 goes through their items.
-        for name in ("qwen2_5", "qwen3_5_nothink"):
+        # qwen2_5 writes arguments with tojson, glm4moe goes through their items.
+        for name in ("qwen2_5", "glm4moe"):
             tokenizer.chat_template = (
                 files("trl").joinpath("chat_templates", f"{name}.jinja").read_text("utf-8")
             )
@@ -222,7 +224,10 @@ def _only(row: Row, *keys: str) -> None:
 
 
 def _compare(found: Iterable[Any], expected: Iterable[Any]) -> None:
-    """Refuse rows that came out different; a key without a value is as good as no key."""
+    """Refuse rows that came out different.
+
+    A key without a value is as good as no key, but in the arguments of a call.
+    """
     for place, (row, original) in enumerate(zip_longest(found, expected), start=1):
         if _valued(row) != _valued(original):
             raise RefusedError(f"row {place} came out different")
@@ -230,8 +235,11 @@ def _compare(found: Iterable[Any], expected: Iterable[Any]) -> None:
 
 def _valued(value: Any) -> Any:
     if isinstance(value, dict):
-        kept = {key: _valued(member) for key, member in value.items()}
-        return {key: member for key, member in kept.items() if member is not None}
+        return {
+            key: member if key == "arguments" else _valued(member)
+            for key, member in value.items()
+            if member is not None
+        }
     if isinstance(value, list):
         return [_valued(member) for member in value]
     return value

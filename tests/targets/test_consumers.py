@@ -4,7 +4,9 @@ import json
 from dataclasses import replace
 
 import pytest
+import yaml
 
+from pipelines.targets.columns import FEATURES, leading, shape
 from pipelines.targets.preference import to_pair
 from pipelines.targets.registry import TARGETS
 from tests.targets.examples import (
@@ -15,6 +17,7 @@ from tests.targets.examples import (
     USER,
     call,
     calls,
+    example,
     message,
     result,
     tool,
@@ -108,6 +111,41 @@ def test_datasets_reads_rows_from_s3(consume, s3, tmp_path):
     )
 
     assert_taken(verdict, rows)
+
+
+def big_rows(name):
+    """Return more plain rows than `datasets` looks at before it decides, then all kinds."""
+    long = example(message("user", "2024-01-01"), message("assistant", "y" * 1_000_000))
+    return [TARGETS[name].to_row(long)[0]] * 11 + rows_of(name)
+
+
+def test_rows_that_lead_show_datasets_every_key(consume, tmp_path):
+    names = [name for name in SINGLE if name != "llamafactory"]  # whose rows are all alike
+    paths = []
+    for name in names:
+        rows = big_rows(name)
+        places = leading(map(shape, rows))
+        first = [rows[place] for place in places]
+        rest = [row for place, row in enumerate(rows) if place not in places]
+        paths.append(write_rows(tmp_path / f"{name}-as-they-come.jsonl", rows))
+        paths.append(write_rows(tmp_path / f"{name}-led.jsonl", first + rest))
+
+    verdicts = consume("datasets", *paths)
+
+    assert not any(verdict.ok for verdict in verdicts[::2])
+    assert {verdict.detail for verdict in verdicts[1::2]} == {""}
+
+
+def test_a_dataset_card_tells_datasets_every_key(consume, tmp_path):
+    for name in SINGLE:
+        card = {"dataset_info": {"features": FEATURES[name]}}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "README.md").write_text(f"---\n{yaml.safe_dump(card)}---\n")
+        write_rows(tmp_path / name / "train-00000.jsonl", big_rows(name))
+
+    verdicts = consume("datasets", *(tmp_path / name for name in SINGLE))
+
+    assert {verdict.detail for verdict in verdicts} == {""}
 
 
 CHAT = {"messages": [SYSTEM, USER, ANSWER]}

@@ -129,7 +129,11 @@ def test_images_stay_with_the_user():
         pytest.param(
             example(USER, ANSWER, SYSTEM, USER, ANSWER), "wrong_turns", id="system-in-between"
         ),
-        pytest.param(example(ANSWER), "too_few_messages", id="answer-alone"),
+        pytest.param(example(ANSWER), "wrong_turns", id="answer-alone"),
+        pytest.param(
+            example(calls(call("a")), result("a"), ANSWER), "wrong_turns", id="calls-first"
+        ),
+        pytest.param(example(SYSTEM, ANSWER), "wrong_turns", id="no-user"),
         pytest.param(example(USER, message("assistant", "")), "empty_answer", id="empty-answer"),
         pytest.param(
             example(USER, calls(call("a")), USER, ANSWER), "unanswered_tool_call", id="no-result"
@@ -187,6 +191,13 @@ def test_schemas_are_what_draft_7_says(schema):
         expected = False
 
     assert is_schema(schema) is expected
+
+
+def test_a_schema_without_end_is_none():
+    schema: dict[str, object] = {}
+    schema["not"] = schema
+
+    assert not is_schema(schema)
 
 
 @pytest.mark.parametrize(

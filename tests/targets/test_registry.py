@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pipelines.chat.example import DroppedError
+from pipelines.targets.columns import FEATURES, leading, shape
 from pipelines.targets.preference import to_pair
 from pipelines.targets.registry import TARGETS
 from tests.targets.examples import (
@@ -71,6 +72,33 @@ def test_examples_stay_as_they_are(target):
         with suppress(DroppedError):
             target.to_row(given)
         assert json.dumps([given.messages, given.tools]) == before
+
+
+@pytest.mark.parametrize("target", MADE, ids=lambda target: target.name)
+def test_a_dataset_card_knows_every_column(target):
+    names = {feature["name"] for feature in FEATURES[target.name]}
+    rows = [target.to_row(given)[0] for given in PLAIN.values()]
+    if target.needs_pairs:
+        rows = [to_pair(GOOD, BAD)[0]]
+
+    assert set().union(*rows) <= names
+    assert FEATURES.keys() == TARGETS.keys()
+
+
+def test_a_shape_is_keys_and_types():
+    row = {"a": [{"b": 1}, {"b": None, "c": "x"}], "d": None}
+
+    assert shape(row) == {":dict", ".a:list", ".a[]:dict", ".a[].b:int", ".a[].c:str"}
+
+
+def test_rows_lead_that_show_something_new():
+    shapes = [frozenset(names) for names in ("a", "a", "ab", "b", "c")]
+
+    assert leading(shapes) == [0, 2, 4]
+
+
+def test_no_more_than_a_hundred_rows_lead():
+    assert leading(frozenset({str(place)}) for place in range(1_000)) == list(range(100))
 
 
 def test_a_pair_is_one_input_and_two_answers():
