@@ -69,7 +69,7 @@ def make_deployments(
             )
     found.append(
         verify_exports.to_deployment(
-            name="verify",
+            name="served-verify",  # not that of configs/prefect.yaml, which it would take over
             parameters={"configs": paths},
             schedule=Cron(verify_cron, timezone="UTC") if verify_cron else None,
             concurrency_limit=ONE_AT_A_TIME,

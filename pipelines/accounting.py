@@ -115,6 +115,6 @@ def check_rejects(
     where = [store.absolute_url(part.path) for part in manifest.rejects]
     raise QualityError(
         f"window {window.window.name}: {rejected} of {total} events are rejects, more than "
-        f"max_reject_ratio {limit:g} allows: {'; '.join(reasons)}. Nothing was committed; "
-        f"the rejects are in {', '.join(where)}"
+        f"max_reject_ratio {limit:g} allows: {'; '.join(reasons)}. Nothing was committed; raise it "
+        f"to commit all the same; the rejects are in {', '.join(where)}"
     )

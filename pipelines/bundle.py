@@ -143,11 +143,19 @@ def check_place(store: Store) -> None:
         raise ConfigError(f"--to: {store.url} holds {first.path} and no bundle; take a new place")
 
 
-def publish(store: Store, folder: Path, description: Mapping[str, Any], card: str) -> bool:
+def publish(
+    store: Store, folder: Path, description: Mapping[str, Any], extras: Mapping[str, bytes]
+) -> bool:
     """Move a finished bundle to its place; return False when it is there already.
 
     On a disk that is one rename. On S3 `bundle.json` is put last: what is there without it is the
     beginning of a bundle, which the same pull finishes.
+
+    Args:
+        store: the bundle's place.
+        folder: where its files are now.
+        description: what `bundle.json` says.
+        extras: other small files, by name.
 
     Raises:
         ConfigError: another bundle is there.
@@ -158,13 +166,14 @@ def publish(store: Store, folder: Path, description: Mapping[str, Any], card: st
         if store.read_bytes(DESCRIPTION) == data:
             return False
         raise ConfigError(f"--to: {store.url} holds another bundle; take a new place")
-    (folder / CARD).write_text(card, "utf-8")
+    for name, content in extras.items():
+        (folder / name).write_bytes(content)
     if store.is_local:
         (folder / DESCRIPTION).write_bytes(data)
         with local_errors("create", store.url):
             folder.rename(store.root)
         return True
-    for path in (*(file["path"] for file in description["files"]), CARD):
+    for path in (*(file["path"] for file in description["files"]), *extras):
         _upload(store, folder / path, path)
     if store.create(DESCRIPTION, data) is None and store.read_bytes(DESCRIPTION) != data:
         raise ConfigError(f"--to: {store.url} got another bundle meanwhile; take a new place")

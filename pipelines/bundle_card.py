@@ -1,22 +1,25 @@
 """The dataset card of a bundle, as Hugging Face shows it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
 
 
-def describe_bundle(description: Mapping[str, Any]) -> str:
+def describe_bundle(description: Mapping[str, Any], features: Sequence[Mapping[str, str]]) -> str:
     """Return README.md: data files by split for `load_dataset`, and what was taken and left out.
 
     Args:
         description: what `bundle.json` says.
+        features: the columns, as `dataset_info` names them; empty where they are not known.
     """
     splits: dict[str, list[str]] = {}
     for file in description["files"]:
         splits.setdefault(file["split"], []).append(file["path"])
     files = [{"split": split, "path": paths} for split, paths in splits.items()]
-    head = {"configs": [{"config_name": "default", "data_files": files}]}
+    head: dict[str, Any] = {"configs": [{"config_name": "default", "data_files": files}]}
+    if features:
+        head["dataset_info"] = {"features": [dict(feature) for feature in features]}
     rows = sum(description["rows"].values())
     lines = [
         "---",

@@ -43,6 +43,7 @@ def status(
         from pipelines.failures import read_failures
         from pipelines.owner import open_destination
         from pipelines.plan import plan_export
+        from pipelines.report import describe_unreadable
         from pipelines.status import describe_status, find_states, status_as_dict
 
         plan = plan_export(
@@ -55,6 +56,7 @@ def status(
         if as_json:
             print_json(status_as_dict(plan, states))
             return
+        print_lines(describe_unreadable([f"{b.path}: {b.unreadable}" for b in plan.unreadable]))
         console = Console(highlight=False)
         for line in describe_status(plan, states):
             console.print(line, soft_wrap=True)

@@ -49,6 +49,7 @@ from pipelines.work import ShardWork
 
 logger = logging.getLogger(__name__)
 
+_REMEDY = "; replace or remove it, or set source.on_unreadable_batch: skip"
 _REPLANS = 3  # a source whose batches are overwritten all the time is not read consistently
 BROKEN_WINDOWS = 3  # failed by the store one after the other: the rest would only take their time
 
@@ -219,7 +220,7 @@ def _export_window(
     if window.status not in TO_DO:
         summary = summarise(plan, window)
         if window.status == "blocked":
-            return replace(summary, error=f"unreadable batch {window.detail}")
+            return replace(summary, error=f"unreadable batch {window.detail}{_REMEDY}")
         return summary
     if plan.mapping is None:
         raise ConfigError("a plan without batches has no windows to write")

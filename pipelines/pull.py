@@ -3,34 +3,44 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from pipelines.bundle import BundleWriter, check_place, files_as_data, publish, staging
+from pipelines.bundle import (
+    CARD,
+    BundleWriter,
+    check_place,
+    files_as_data,
+    publish,
+    staging,
+)
 from pipelines.bundle_card import describe_bundle
 from pipelines.chat.convert import to_example
-from pipelines.chat.example import DroppedError, Example
+from pipelines.chat.example import DroppedError
 from pipelines.chat.gates import check_example
 from pipelines.chat.prune import prune_example
 from pipelines.committed import open_export
 from pipelines.committed_window import CommittedWindow
 from pipelines.config import ExportConfig
-from pipelines.engine import connect, engine_errors, guarded
-from pipelines.errors import ConfigError, WindowChangedError
-from pipelines.expressions import parse_expression
+from pipelines.engine import connect, engine_errors
+from pipelines.errors import WindowChangedError
 from pipelines.manifest import PACKAGE, package_version
 from pipelines.pull_options import RECORD_FIELDS, REST, PullOptions
+from pipelines.pull_rows import dump_row, example_as_data, example_from_data, where_condition
 from pipelines.record_text import cut_record, parse_record
 from pipelines.selection import Identity, Kept, Selection, identify, identify_line, split_of
 from pipelines.spill import SpillFile
 from pipelines.storage import Store, open_store
 from pipelines.targets.base import Target
+from pipelines.targets.columns import FEATURES, leading, shape
+from pipelines.targets.llamafactory import DATASET_INFO
 from pipelines.targets.preference import to_pair
 from pipelines.targets.registry import TARGETS
 
@@ -153,7 +163,8 @@ class _Pull:
         self._spool = SpillFile()
         self._rejects = rejects.open("wb") if rejects is not None else None
         self._progress = progress
-        self._condition = _condition(options.where)
+        self._condition = where_condition(options.where)
+        self._extras = False  # whether records have more than the three keys
 
     def run(
         self,
@@ -206,7 +217,11 @@ class _Pull:
         if not files:
             return summary
         described = self._describe(summary)
-        created = publish(store, self._folder, described, describe_bundle(described))
+        extras = {CARD: describe_bundle(described, self._features()).encode()}
+        if options.format == "llamafactory":
+            info = {file.split: {"file_name": file.path, **DATASET_INFO} for file in files}
+            extras["dataset_info.json"] = json.dumps(info, indent=1).encode() + b"\n"
+        created = publish(store, self._folder, described, extras)
         return PullSummary(**asdict(summary) | {"exists": not created})
 
     def close(self) -> None:
@@ -216,6 +231,7 @@ class _Pull:
             self._rejects.close()
 
     def _read(self, window: CommittedWindow) -> None:
+        self._extras = self._extras or window.record_keys[3:] != ()
         for _, lines in window.part_lines():
             fits = self._where(lines, window.record_keys)
             for line, is_wanted in zip(lines, fits, strict=True):
@@ -249,13 +265,14 @@ class _Pull:
         example = check_example(example, allow_finish=frozenset(options.allow_finish))
         if self._target.needs_pairs:
             side = self._side(tags)
-            self._keep(identify(example), _dump(_as_data(example)), tags, example.repairs, side)
+            data = dump_row(example_as_data(example))
+            self._keep(identify(example), data, tags, example.repairs, side=side)
             return
         row, repairs = self._target.to_row(example)
-        data = _dump(row)
+        data = dump_row(row)
         if len(data) + 1 > (self._target.max_file_bytes or 2**62):
             raise DroppedError("over_limit", "one row is larger than a file may be")
-        self._keep(identify(example), data, tags, (*example.repairs, *repairs))
+        self._keep(identify(example), data, tags, (*example.repairs, *repairs), shown=shape(row))
 
     def _keep(
         self,
@@ -263,14 +280,22 @@ class _Pull:
         row: bytes,
         tags: Mapping[str, str | None],
         repairs: Sequence[str] = (),
+        *,
         side: str | None = None,
+        shown: Collection[str] = (),
     ) -> None:
         start, size = self._spool.write(row)
         by = self._options.split_by_tag
         value = tags.get(by) if by is not None else None
         key = value.encode() if value is not None else None
         self._selection.add(
-            identity, start, size, split_key=key, side=side, repairs=tuple(dict.fromkeys(repairs))
+            identity,
+            start,
+            size,
+            split_key=key,
+            side=side,
+            repairs=tuple(dict.fromkeys(repairs)),
+            shape=shown,
         )
 
     def _side(self, tags: Mapping[str, str | None]) -> str:
@@ -299,7 +324,10 @@ class _Pull:
         self._counts.repairs.update(self._selection.count_repairs())
 
     def _rows(self) -> Iterator[tuple[str, bytes]]:
-        for kept in self._selection.kept():
+        first = self._leading()
+        starts = {kept.start for kept in first}
+        rest = (kept for kept in self._selection.kept() if kept.start not in starts)
+        for kept in chain(first, rest):
             row = self._spool.read(kept.start, kept.size)
             split = split_of(kept.split_at, self._options.split, REST)
             if self._target.needs_pairs:
@@ -309,15 +337,32 @@ class _Pull:
                     self._counts.dropped[exc.reason] += 2
                 continue
             if self._options.format == "openpipe":
-                row = _dump(json.loads(row) | {"split": "TRAIN" if split == REST else "TEST"})
+                row = dump_row(json.loads(row) | {"split": "TRAIN" if split == REST else "TEST"})
             yield split, row
+
+    def _leading(self) -> list[Kept]:
+        """Rows of each split that show a key or type first: they tell a loader the columns."""
+        if self._target.needs_pairs or self._options.format == "records":
+            return []
+        ends = list(accumulate(self._options.split.values()))
+        splits: dict[str, list[Kept]] = {}
+        for kept in self._selection.first_of_shapes(ends):
+            split = split_of(kept.split_at, self._options.split, REST)
+            splits.setdefault(split, []).append(kept)
+        return [
+            found[place]
+            for found in splits.values()
+            for place in leading(
+                shape(json.loads(self._spool.read(k.start, k.size))) for k in found
+            )
+        ]
 
     def _pair(self, chosen: bytes, kept: Kept) -> bytes:
         rejected = self._spool.read(*(kept.rejected or (0, 0)))
-        pair = _from_data(chosen), _from_data(rejected)
+        pair = example_from_data(chosen), example_from_data(rejected)
         row, repairs = to_pair(*pair, self._options.pair_style)
         self._counts.repairs.update({*repairs} - {*pair[0].repairs, *pair[1].repairs})
-        return _dump(row)
+        return dump_row(row)
 
     def _drop(self, exc: DroppedError, line: bytes) -> None:
         self._counts.dropped[exc.reason] += 1
@@ -338,6 +383,12 @@ class _Pull:
         self._con.unregister("records")
         return [bool(fits) for (fits,) in found]
 
+    def _features(self) -> Sequence[Mapping[str, str]]:
+        """The columns for Hugging Face, where they are the format's own."""
+        if self._extras or self._options.pair_style == "trl":
+            return ()
+        return FEATURES[self._options.format]
+
     def _describe(self, summary: PullSummary) -> dict[str, Any]:
         """What `bundle.json` says: nothing that differs between equal pulls."""
         said = summary.as_dict()
@@ -349,52 +400,3 @@ class _Pull:
             "windows": self._counts.sources,
             "options": self._options.model_dump(mode="json", exclude_defaults=True),
         }
-
-
-def _condition(where: str | None) -> str | None:
-    if where is None:
-        return None
-    expression = parse_expression(where, place="where", columns=RECORD_FIELDS, boolean=True)
-    return f"({guarded(expression.sql, expression.columns)}) is true"
-
-
-def _as_data(example: Example) -> dict[str, Any]:
-    return {
-        name: getattr(example, name)
-        for name in (
-            *("messages", "tools", "tool_choice", "response_format", "parallel_tool_calls"),
-            *("finish_reason", "repairs"),
-        )
-    } | {"tags": dict(example.tags)}
-
-
-def _from_data(data: bytes) -> Example:
-    found = json.loads(data)
-    tools = found.pop("tools")
-    messages, repairs = tuple(found.pop("messages")), tuple(found.pop("repairs"))
-    return Example(
-        messages=messages, repairs=repairs, tools=None if tools is None else tuple(tools), **found
-    )
-
-
-def _dump(row: Mapping[str, Any]) -> bytes:
-    """One line of JSON, with the line breaks of Unicode escaped: some readers split at them."""
-    try:
-        text = json.dumps(row, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        for mark in ("\u0085", "\u2028", "\u2029"):
-            text = text.replace(mark, f"\\u{ord(mark):04x}")
-        return text.encode()
-    except UnicodeEncodeError:  # a lone surrogate
-        return json.dumps(row, separators=(",", ":"), allow_nan=False).encode()
-    except ValueError as exc:
-        raise DroppedError("unsupported_content", "a number that JSON cannot hold") from exc
-
-
-def check_bundle_source(source: str) -> str | Path:
-    """Return a config's path for what ends in .yaml or .yml, otherwise the place itself."""
-    if source.endswith((".yaml", ".yml")):
-        path = Path(source)
-        if not path.exists():
-            raise ConfigError(f"{path}: no such file")
-        return path
-    return source

@@ -5,7 +5,7 @@ All is told by hashes of 16 bytes in DuckDB, which spills: memory does not grow 
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ Conversations = Literal["longest", "all"]
 Duplicates = Literal["first", "last", "keep"]
 _ROWS_AT_ONCE = 10_000
 _NO_LIMIT = 2**62
+_MOST_SHAPES = 2_000
 _HASH = pa.binary(16)
 _EXAMPLES = pa.schema(
     {
@@ -31,6 +32,7 @@ _EXAMPLES = pa.schema(
         "lot": _HASH,
         "side": pa.string(),
         "repairs": pa.list_(pa.string()),
+        "shape": _HASH,
     }
 )
 _PREFIXES = pa.schema({"hash": _HASH})
@@ -130,6 +132,7 @@ class Selection:
         split_key: bytes | None = None,
         side: str | None = None,
         repairs: Sequence[str] = (),
+        shape: Collection[str] = (),
     ) -> None:
         """Take in one example, which was put down at `start`.
 
@@ -140,11 +143,13 @@ class Selection:
             split_key: what decides the split; by default the conversation's opening.
             side: `chosen` or `rejected`, for pairs.
             repairs: names of what was repaired in it.
+            shape: keys and types that its row has.
         """
         place = place_of(self.seed, split_key or identity.opening)
         lot = _hash(b"%d" % self.seed, identity.conversation.hex())
         hashes = identity.conversation, identity.input, place, lot
-        self._rows.append((self._count, start, size, *hashes, side, list(repairs)))
+        shown = _hash(b"", sorted(shape))
+        self._rows.append((self._count, start, size, *hashes, side, list(repairs), shown))
         self._prefixes += identity.prefixes
         self._count += 1
         if len(self._rows) >= _ROWS_AT_ONCE:
@@ -176,6 +181,18 @@ class Selection:
                 " where reason is null) group by repair order by repair"
             ).fetchall()
         return dict(found)
+
+    def first_of_shapes(self, ends: Sequence[float]) -> list[Kept]:
+        """Return, in order, the first example of each shape in each split that stays, to a limit.
+
+        Args:
+            ends: of the splits among the places in [0, 1).
+        """
+        with engine_errors("comparing rows"):
+            found = self.con.execute(
+                statement("select_shapes"), {"ends": list(ends), "most": _MOST_SHAPES}
+            ).fetchall()
+        return [Kept(*row) for row in found]
 
     def kept(self) -> Iterator[Kept]:
         """Yield what was decided to stay, in order."""

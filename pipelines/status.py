@@ -76,6 +76,7 @@ def status_as_dict(plan: Plan, states: Sequence[WindowState]) -> dict[str, Any]:
     """Return the calendar as plain data for `--json`."""
     return {
         "export": plan.config.name,
+        "unreadable": [f"{batch.path}: {batch.unreadable}" for batch in plan.unreadable],
         "counts": dict(Counter(found.state for found in states)),
         "windows": [
             {

@@ -129,6 +129,7 @@ def test_a_bundle_says_where_it_came_from_and_what_its_files_hold(site, pulled):
     assert window["manifest"] == f"{site.destination_url}/_meta/manifests/all/00000001.json"
     assert said["dropped"] == dict(summary.dropped)
     assert b"configs:" in files["README.md"]
+    assert b"dataset_info:" in files["README.md"]
 
 
 def test_the_same_pull_again_finds_its_bundle_and_changes_nothing(pulled):

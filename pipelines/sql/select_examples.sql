@@ -2,7 +2,8 @@
 -- params   $newest boolean (of examples with one input the last stays, otherwise the first),
 --          $distinct boolean (examples with one input are duplicates), $longest boolean (what a
 --          longer conversation repeats is left out), $max_rows bigint
--- creates  selected(ordinal, start, size, split_at, repairs, reason), from examples and prefixes
+-- creates  selected(ordinal, start, size, split_at, repairs, shape,
+--          reason), from examples and prefixes
 create or replace temp table selected as
 with
     compared as (
@@ -38,6 +39,7 @@ select
     size,
     split_at,
     repairs,
+    shape,
     case when reason is null and place > $max_rows then 'over_max_rows' else reason end as reason
 from ranked
 order by ordinal

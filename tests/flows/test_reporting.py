@@ -115,7 +115,11 @@ def test_serve_makes_deployments_of_every_export_and_passes_over_prefects_files(
 
     found = make_deployments([config, other], cron="10 * * * *", verify_cron=None)
 
-    assert [made.name for made in found] == ["test-export-export", "test-export-backfill", "verify"]
+    assert [made.name for made in found] == [
+        "test-export-export",
+        "test-export-backfill",
+        "served-verify",
+    ]
     assert [len(made.schedules or []) for made in found] == [1, 0, 0]
     assert {made.concurrency_limit for made in found} == {1}
     assert found[2].parameters == {"configs": [str(config)]}

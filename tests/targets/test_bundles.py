@@ -21,9 +21,9 @@ ROWS = {
     "openpipe": 89,
     "together": 89,
     "fireworks": 89,
-    "mistral": 78,
-    "trl": 88,
-    "trl-completion": 88,
+    "mistral": 77,
+    "trl": 87,
+    "trl-completion": 87,
     "axolotl": 88,
     "llamafactory": 76,
 }

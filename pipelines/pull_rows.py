@@ -1,0 +1,56 @@
+"""Rows and examples as lines of JSON, and the condition over records."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.chat.example import DroppedError, Example
+from pipelines.engine import guarded
+from pipelines.expressions import parse_expression
+from pipelines.pull_options import RECORD_FIELDS
+
+
+def where_condition(where: str | None) -> str | None:
+    """Return SQL that is true for the records that a pull wants; None where it wants all."""
+    if where is None:
+        return None
+    expression = parse_expression(where, place="where", columns=RECORD_FIELDS, boolean=True)
+    return f"({guarded(expression.sql, expression.columns)}) is true"
+
+
+def example_as_data(example: Example) -> dict[str, Any]:
+    """Return plain data that `example_from_data` reads."""
+    return {
+        name: getattr(example, name)
+        for name in (
+            *("messages", "tools", "tool_choice", "response_format", "parallel_tool_calls"),
+            *("finish_reason", "repairs"),
+        )
+    } | {"tags": dict(example.tags)}
+
+
+def example_from_data(data: bytes) -> Example:
+    """Return the example of plain data as JSON text."""
+    found = json.loads(data)
+    tools = found.pop("tools")
+    messages, repairs = tuple(found.pop("messages")), tuple(found.pop("repairs"))
+    return Example(
+        messages=messages, repairs=repairs, tools=None if tools is None else tuple(tools), **found
+    )
+
+
+def dump_row(row: Mapping[str, Any]) -> bytes:
+    """One line of JSON, with the line breaks of Unicode escaped: some readers split at them.
+
+    Raises:
+        DroppedError: it holds a number that JSON cannot.
+    """
+    try:
+        text = json.dumps(row, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        for mark in ("\u0085", "\u2028", "\u2029"):
+            text = text.replace(mark, f"\\u{ord(mark):04x}")
+        return text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return json.dumps(row, separators=(",", ":"), allow_nan=False).encode()
+    except ValueError as exc:
+        raise DroppedError("unsupported_content", "a number that JSON cannot hold") from exc
