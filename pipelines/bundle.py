@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from pipelines.storage import Store
 
 DESCRIPTION = "bundle.json"
 CARD = "README.md"
+# What a pull that was killed may have left on S3.
+_OWN_NAME = re.compile(r"[a-z]+(-[0-9]{5}-of-[0-9]{5})?\.jsonl|README\.md|dataset_info\.json")
 _COPY_BYTES = 8 * 1024**2
 
 
@@ -138,9 +141,13 @@ def check_place(store: Store) -> None:
     """
     if store.is_local and Path(store.root).exists() and not Path(store.root).is_dir():
         raise ConfigError(f"--to: {store.root} is a file; name a folder")
-    first = next(store.list_objects(), None)
-    if first is not None and store.is_local and store.stat(DESCRIPTION) is None:
-        raise ConfigError(f"--to: {store.url} holds {first.path} and no bundle; take a new place")
+    if store.stat(DESCRIPTION) is not None:
+        return
+    for found in store.list_objects():
+        if store.is_local or _OWN_NAME.fullmatch(found.path) is None:
+            raise ConfigError(
+                f"--to: {store.url} holds {found.path} and no bundle; take a new place"
+            )
 
 
 def publish(

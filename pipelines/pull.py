@@ -30,7 +30,7 @@ from pipelines.committed import open_export
 from pipelines.committed_window import CommittedWindow
 from pipelines.config import ExportConfig
 from pipelines.engine import connect, engine_errors
-from pipelines.errors import WindowChangedError
+from pipelines.errors import ConfigError, WindowChangedError
 from pipelines.manifest import PACKAGE, package_version
 from pipelines.pull_options import RECORD_FIELDS, REST, PullOptions
 from pipelines.pull_rows import dump_row, example_as_data, example_from_data, where_condition
@@ -183,6 +183,8 @@ class _Pull:
             as_of=options.as_of,
             generation=options.generation,
         )
+        if f"{store.url}/".startswith(f"{export.url}/"):
+            raise ConfigError(f"--to: {store.url} lies inside the export; take another place")
         for window in export.iter_windows():
             self._read(window)
             self._counts.sources.append(

@@ -167,6 +167,22 @@ def test_a_folder_with_other_things_is_refused(tmp_path, pulled):
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.parametrize("inside", ["", "/data", "/data/model=gpt-4o", "/_meta/bundles"])
+def test_a_place_inside_the_export_is_refused(site, config, inside):
+    before = site.paths()
+
+    with pytest.raises(ConfigError, match="--to"):
+        pull(config, f"{site.destination_url}{inside}", parse_options({}))
+    assert site.paths() == before
+
+
+def test_a_prefix_above_an_export_is_refused(site, config):
+    above = site.destination_url.rpartition("/")[0]
+
+    with pytest.raises(ConfigError, match="--to"):
+        pull(config, above, parse_options({}))
+
+
 def test_a_pull_that_fails_half_way_leaves_no_bundle_and_the_next_one_finishes(pulled, monkeypatch):
     finish = BundleWriter.finish
 
