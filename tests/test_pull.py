@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import signal
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from pipelines.bundle import BundleWriter
+from pipelines.bundle import BundleWriter, staging
 from pipelines.cli import app
 from pipelines.committed_window import CommittedWindow
 from pipelines.config import ExportConfig
@@ -198,6 +201,40 @@ def test_a_pull_that_fails_half_way_leaves_no_bundle_and_the_next_one_finishes(p
     assert not list(store.list_objects())
 
     assert pulled("half").total_rows == 2
+
+
+@pytest.mark.parametrize("killed_in", ["BundleWriter.write", "BundleWriter.finish"])
+def test_a_pull_that_is_killed_leaves_nothing_and_the_next_one_clears_up(
+    tmp_path, exported_here, killed_in
+):
+    to = tmp_path / "bundle"
+    code = f"""
+import os, signal
+from pipelines import pull
+from pipelines.bundle import BundleWriter
+from pipelines.pull_options import parse_options
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+{killed_in} = die
+pull.pull({exported_here!r}, {str(to)!r}, parse_options({{"format": "openai"}}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False)  # noqa: S603 - our own code
+    assert done.returncode == -signal.SIGKILL
+    assert not to.exists()
+
+    summary = pull(exported_here, str(to), parse_options({"format": "openai"}))
+
+    assert summary.total_rows == 2
+    assert [path.name for path in tmp_path.glob(".bundle*")] == []
+
+
+def test_two_pulls_to_one_place_do_not_meet(tmp_path, exported_here):
+    to = tmp_path / "bundle"
+    is_refused = pytest.raises(ConfigError, match="another pull is writing")
+    with staging(open_store(str(to))), is_refused:
+        pull(exported_here, str(to), parse_options({}))
 
 
 def test_an_upload_that_fails_half_way_is_finished_by_the_same_pull(s3_site):
