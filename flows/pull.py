@@ -1,5 +1,6 @@
 """The flow that makes a bundle for fine-tuning of what an export has committed."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,8 +15,9 @@ from flows.runs import choose_config, export_name
 from flows.tasks import own_errors, retried_task
 from pipelines.bundle_card import describe_counts
 from pipelines.config import ExportConfig
-from pipelines.pull import PullSummary, pull
+from pipelines.pull import pull
 from pipelines.pull_options import PullOptions
+from pipelines.pull_summary import PullSummary
 from pipelines.report import describe_pull
 from pipelines.values import Instant
 
@@ -58,8 +60,8 @@ def pull_dataset(
 
     Args:
         source: path of the export's YAML file, its whole config, or the URL of its destination.
-        destination: folder or prefix of the bundle, which must be new. `{start}` and `{end}` in it
-            become the days of `start` and `end`.
+        destination: folder or prefix of the bundle, which must be new. `{start}`, `{end}` and
+            `{now}` in it become those instants, such as 20240601T000000Z.
         options: format, filters, split and the other options of a pull.
         start: overrides that of the options; an automation gives it with each committed window.
         end: as `start`.
@@ -77,6 +79,7 @@ def pull_dataset(
     for name, instant in span.items():
         day = f"{instant:%Y%m%dT%H%M%SZ}" if instant is not None else "all"
         destination = destination.replace(f"{{{name}}}", day)
+    destination = destination.replace("{now}", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
     with own_errors(), credentials_of(credentials):
         place: str | ExportConfig = source
         if isinstance(source, ExportConfig) or source.endswith((".yaml", ".yml")):

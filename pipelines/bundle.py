@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -125,11 +125,10 @@ def staging(store: Store) -> Iterator[Path]:
         for left in folder.iterdir():
             left.unlink()
         yield folder
-        shutil.rmtree(folder, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
     finally:
+        # Not once it has become the bundle: another pull may have made its own since.
+        if folder.is_dir() and folder.stat().st_ino == os.fstat(lock).st_ino:
+            shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
 
 
@@ -143,8 +142,14 @@ def check_place(store: Store) -> None:
         raise ConfigError(f"--to: {store.root} is a file; name a folder")
     if store.stat(DESCRIPTION) is not None:
         return
+    if (
+        store.is_local
+        and Path(store.root).is_dir()
+        and (left := sorted(Path(store.root).iterdir()))
+    ):
+        raise ConfigError(f"--to: {store.url} holds {left[0].name} and no bundle; take a new place")
     for found in store.list_objects():
-        if store.is_local or _OWN_NAME.fullmatch(found.path) is None:
+        if _OWN_NAME.fullmatch(found.path) is None:
             raise ConfigError(
                 f"--to: {store.url} holds {found.path} and no bundle; take a new place"
             )
@@ -180,11 +185,22 @@ def publish(
         with local_errors("create", store.url):
             folder.rename(store.root)
         return True
-    for path in (*(file["path"] for file in description["files"]), *extras):
+    paths = [*(file["path"] for file in description["files"]), *extras]
+    _check_alone(store, paths)
+    for path in paths:
         _upload(store, folder / path, path)
+    _check_alone(store, paths)
     if store.create(DESCRIPTION, data) is None and store.read_bytes(DESCRIPTION) != data:
         raise ConfigError(f"--to: {store.url} got another bundle meanwhile; take a new place")
     return True
+
+
+def _check_alone(store: Store, paths: Collection[str]) -> None:
+    """Make sure that readers of all files there read this bundle alone."""
+    for found in store.list_objects():
+        if found.path not in paths:
+            url = store.absolute_url(found.path)
+            raise ConfigError(f"--to: {url} is of another pull; remove it or take a new place")
 
 
 def files_as_data(files: tuple[BundleFile, ...]) -> list[dict[str, Any]]:

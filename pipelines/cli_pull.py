@@ -52,11 +52,12 @@ def pull(
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="A partition to read.")
     ] = None,
     conversations: Annotated[
-        str, typer.Option(help="longest: without logs that a longer one repeats; or all.")
-    ] = "longest",
+        str | None, typer.Option(help="longest: without logs that a longer one repeats; or all.")
+    ] = None,
     duplicates: Annotated[
-        str, typer.Option(help="Of several answers to one input: last, first, or keep all.")
-    ] = "last",
+        str | None,
+        typer.Option(help="Of answers to one input: last (the default), first, or keep all."),
+    ] = None,
     allow_finish: Annotated[
         list[str] | None, typer.Option(help="Take answers that ended so: length, content_filter.")
     ] = None,
@@ -107,8 +108,8 @@ def pull(
             "partitions": _pairs("--partition", partition),
             "conversations": conversations,
             "duplicates": duplicates,
-            "allow_finish": tuple(allow_finish or ()),
-            "prune": tuple(prune or ()),
+            "allow_finish": tuple(allow_finish) if allow_finish else None,
+            "prune": tuple(prune) if prune else None,
             "split": _pairs("--split", split),
             "split_by_tag": split_by_tag,
             "seed": seed,
@@ -117,7 +118,7 @@ def pull(
             "rejected": _pair("--rejected", rejected),
             "pair_style": pair_style,
         }
-        options = parse_options(given)
+        options = parse_options({k: value for k, value in given.items() if value is not None})
         is_config = source.endswith((".yaml", ".yml"))
         with shown_count("records") as progress:
             summary = run_pull(

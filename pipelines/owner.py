@@ -1,6 +1,7 @@
 """Whose destination is it: the owner record, create-only; and that it lies beside the source."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pipelines.config import ExportConfig
@@ -62,15 +63,22 @@ def check_owner(config: ExportConfig) -> bool:
 def _check_outside_of_others(config: ExportConfig) -> None:
     """Refuse a destination within that of another export, as far as may be looked at."""
     url = open_destination(config).url
-    above, _, _ = url.rpartition("/")
-    while not above.endswith(("/", ":")):
+    above = export_above(url.rpartition("/")[0], config.destination.storage_options)
+    if above is not None:
+        raise ConfigError(f"destination.url: {url} lies within {above}, which is an export's")
+
+
+def export_above(url: str, storage_options: Mapping[str, Any] | None) -> str | None:
+    """Return the export's destination that is a place or holds it, as far as may be looked at."""
+    while not url.endswith(("/", ":")):
         try:
-            owned = open_store(above, config.destination.storage_options).stat(OWNER_PATH)
+            owned = open_store(url, storage_options).stat(OWNER_PATH)
         except StorageError:
-            return
+            return None
         if owned is not None:
-            raise ConfigError(f"destination.url: {url} lies within {above}, which is an export's")
-        above, _, _ = above.rpartition("/")
+            return url
+        url, _, _ = url.rpartition("/")
+    return None
 
 
 def check_places(config: ExportConfig) -> None:

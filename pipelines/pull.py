@@ -26,16 +26,32 @@ from pipelines.chat.convert import to_example
 from pipelines.chat.example import DroppedError
 from pipelines.chat.gates import check_example
 from pipelines.chat.prune import prune_example
-from pipelines.committed import open_export
+from pipelines.committed import CommittedExport, open_export
 from pipelines.committed_window import CommittedWindow
 from pipelines.config import ExportConfig
 from pipelines.engine import connect, engine_errors
 from pipelines.errors import ConfigError, WindowChangedError
 from pipelines.manifest import PACKAGE, package_version
+from pipelines.owner import export_above
 from pipelines.pull_options import RECORD_FIELDS, REST, PullOptions
-from pipelines.pull_rows import dump_row, example_as_data, example_from_data, where_condition
+from pipelines.pull_rows import (
+    Rejects,
+    dump_row,
+    example_as_data,
+    example_from_data,
+    where_condition,
+)
+from pipelines.pull_summary import PullSummary
 from pipelines.record_text import cut_record, parse_record
-from pipelines.selection import Identity, Kept, Selection, identify, identify_line, split_of
+from pipelines.selection import (
+    Identity,
+    Kept,
+    Selection,
+    identify,
+    identify_line,
+    opening_of_input,
+    split_of,
+)
 from pipelines.spill import SpillFile
 from pipelines.storage import Store, open_store
 from pipelines.targets.base import Target
@@ -50,44 +66,6 @@ _MEMORY_LIMIT = 1024**3
 _RESTARTS = 3  # of an export that is written again all the time no whole state can be read
 _BYTES_PER_TOKEN = 4  # of English text, by the usual rule of thumb
 Progress = Callable[[int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class PullSummary:
-    """What came of a pull.
-
-    Attributes:
-        read: committed records that were read.
-        rows: written rows by split.
-        dropped: records that are in no row, by reason; with the rows they add up to `read`, where
-            a pair is one row of two records.
-        repairs: rows by what was repaired in them.
-        tokens_estimate: of all rows, at four bytes each.
-        files: the bundle's, as `bundle.json` has them.
-        windows: how many were read.
-        exists: whether this very bundle was there already.
-    """
-
-    export: str
-    destination: str
-    format: str
-    windows: int
-    read: int
-    rows: Mapping[str, int]
-    dropped: Mapping[str, int]
-    repairs: Mapping[str, int]
-    tokens_estimate: int
-    files: tuple[Mapping[str, Any], ...] = ()
-    exists: bool = False
-
-    @property
-    def total_rows(self) -> int:
-        """Rows of all splits."""
-        return sum(self.rows.values())
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for `--json` and for Prefect."""
-        return asdict(self)
 
 
 @dataclass(slots=True)
@@ -127,6 +105,12 @@ def pull(
         own = source.destination.storage_options
     store = open_store(destination, own)
     check_place(store)
+    above = export_above(store.url, own)
+    if above is not None:
+        raise ConfigError(
+            f"--to: {store.url} lies inside the export at {above}; take another place"
+        )
+    _open(source, storage_options, options)  # before anything is made
     with (
         staging(store) as folder,
         connect(memory_limit=_MEMORY_LIMIT, threads=None) as con,
@@ -141,6 +125,22 @@ def pull(
                     if restarts == _RESTARTS:
                         raise
                     logger.warning("%s", exc)
+
+
+def _open(
+    source: str | Path | ExportConfig,
+    storage_options: Mapping[str, Any] | None,
+    options: PullOptions,
+) -> CommittedExport:
+    return open_export(
+        source,
+        storage_options=storage_options,
+        start=options.start,
+        end=options.end,
+        partitions=options.partitions,
+        as_of=options.as_of,
+        generation=options.generation,
+    )
 
 
 class _Pull:
@@ -161,7 +161,7 @@ class _Pull:
         self._counts = _Counts()
         self._selection = Selection(con, options.seed)
         self._spool = SpillFile()
-        self._rejects = rejects.open("wb") if rejects is not None else None
+        self._rejects = Rejects(rejects) if rejects is not None else None
         self._progress = progress
         self._condition = where_condition(options.where)
         self._extras = False  # whether records have more than the three keys
@@ -174,17 +174,7 @@ class _Pull:
     ) -> PullSummary:
         """Read, select and write."""
         options = self._options
-        export = open_export(
-            source,
-            storage_options=storage_options,
-            start=options.start,
-            end=options.end,
-            partitions=options.partitions,
-            as_of=options.as_of,
-            generation=options.generation,
-        )
-        if f"{store.url}/".startswith(f"{export.url}/"):
-            raise ConfigError(f"--to: {store.url} lies inside the export; take another place")
+        export = _open(source, storage_options, options)
         for window in export.iter_windows():
             self._read(window)
             self._counts.sources.append(
@@ -215,6 +205,7 @@ class _Pull:
             repairs=dict(sorted(self._counts.repairs.items())),
             tokens_estimate=size // _BYTES_PER_TOKEN,
             files=tuple(files_as_data(files)),
+            min_rows=self._target.min_rows,
         )
         if not files:
             return summary
@@ -245,6 +236,8 @@ class _Pull:
                     self._take(line)
                 except DroppedError as exc:
                     self._drop(exc, line)
+                except RecursionError:
+                    self._drop(DroppedError("unreadable_record", "nested too deep"), line)
             if self._progress is not None:
                 self._progress(len(lines))
 
@@ -259,7 +252,7 @@ class _Pull:
         if any(tags.get(name) != value for name, value in options.tags.items()):
             raise DroppedError("tag_filter")
         if options.format == "records":
-            self._keep(identify_line(line), line, tags)
+            self._keep(identify_line(line, self._opening(record)), line, line, tags)
             return
         example = to_example(record)
         if options.prune:
@@ -268,18 +261,20 @@ class _Pull:
         if self._target.needs_pairs:
             side = self._side(tags)
             data = dump_row(example_as_data(example))
-            self._keep(identify(example), data, tags, example.repairs, side=side)
+            self._keep(identify(example), data, line, tags, example.repairs, side=side)
             return
         row, repairs = self._target.to_row(example)
         data = dump_row(row)
         if len(data) + 1 > (self._target.max_file_bytes or 2**62):
             raise DroppedError("over_limit", "one row is larger than a file may be")
-        self._keep(identify(example), data, tags, (*example.repairs, *repairs), shown=shape(row))
+        repaired = *example.repairs, *repairs
+        self._keep(identify(example), data, line, tags, repaired, shown=shape(row))
 
     def _keep(
         self,
         identity: Identity,
         row: bytes,
+        line: bytes,
         tags: Mapping[str, str | None],
         repairs: Sequence[str] = (),
         *,
@@ -287,6 +282,7 @@ class _Pull:
         shown: Collection[str] = (),
     ) -> None:
         start, size = self._spool.write(row)
+        place = self._spool.write(line) if self._rejects is not None else None
         by = self._options.split_by_tag
         value = tags.get(by) if by is not None else None
         key = value.encode() if value is not None else None
@@ -298,7 +294,17 @@ class _Pull:
             side=side,
             repairs=tuple(dict.fromkeys(repairs)),
             shape=shown,
+            line=place,
         )
+
+    def _opening(self, record: Any) -> bytes | None:
+        """The opening of a record's conversation, which keeps it in one split."""
+        if not self._options.split:
+            return None
+        try:
+            return identify(to_example(record)).opening
+        except DroppedError:
+            return opening_of_input(record["input"])
 
     def _side(self, tags: Mapping[str, str | None]) -> str:
         for side in ("chosen", "rejected"):
@@ -313,17 +319,19 @@ class _Pull:
         if self._target.needs_pairs:
             found = self._selection.select_pairs(max_rows=max_rows)
         elif options.format == "records":
-            found = self._selection.select(
-                conversations="all", duplicates="keep", max_rows=max_rows
-            )
+            found = self._selection.select(only_longest=False, duplicates="keep", max_rows=max_rows)
         else:
             found = self._selection.select(
-                conversations=options.conversations,
+                only_longest=options.only_longest,
                 duplicates=options.duplicates,
                 max_rows=max_rows,
             )
         self._counts.dropped.update(found)
-        self._counts.repairs.update(self._selection.count_repairs())
+        if not self._target.needs_pairs:
+            self._counts.repairs.update(self._selection.count_repairs())
+        if self._rejects is not None:
+            for reason, start, size in self._selection.left_out():
+                self._rejects.write(reason, "", self._spool.read(start, size))
 
     def _rows(self) -> Iterator[tuple[str, bytes]]:
         first = self._leading()
@@ -335,8 +343,9 @@ class _Pull:
             if self._target.needs_pairs:
                 try:
                     yield split, self._pair(row, kept)
-                except DroppedError as exc:
-                    self._counts.dropped[exc.reason] += 2
+                except (DroppedError, RecursionError) as exc:
+                    reason = exc.reason if isinstance(exc, DroppedError) else "unreadable_record"
+                    self._counts.dropped[reason] += 2
                 continue
             if self._options.format == "openpipe":
                 row = dump_row(json.loads(row) | {"split": "TRAIN" if split == REST else "TEST"})
@@ -363,14 +372,14 @@ class _Pull:
         rejected = self._spool.read(*(kept.rejected or (0, 0)))
         pair = example_from_data(chosen), example_from_data(rejected)
         row, repairs = to_pair(*pair, self._options.pair_style)
-        self._counts.repairs.update({*repairs} - {*pair[0].repairs, *pair[1].repairs})
-        return dump_row(row)
+        data = dump_row(row)
+        self._counts.repairs.update({*repairs, *pair[0].repairs, *pair[1].repairs})
+        return data
 
     def _drop(self, exc: DroppedError, line: bytes) -> None:
         self._counts.dropped[exc.reason] += 1
         if self._rejects is not None and exc.reason != "tag_filter":
-            reason = json.dumps({"reason": exc.reason, "detail": exc.detail})
-            self._rejects.write(reason[:-1].encode() + b', "record": ' + line + b"}\n")
+            self._rejects.write(exc.reason, exc.detail, line)
 
     def _where(self, lines: list[bytes], keys: tuple[str, ...]) -> list[bool]:
         if self._condition is None:
@@ -387,7 +396,8 @@ class _Pull:
 
     def _features(self) -> Sequence[Mapping[str, str]]:
         """The columns for Hugging Face, where they are the format's own."""
-        if self._extras or self._options.pair_style == "trl":
+        is_other = self._extras and self._options.format == "records"
+        if is_other or self._options.pair_style == "trl":
             return ()
         return FEATURES[self._options.format]
 
@@ -400,5 +410,7 @@ class _Pull:
             "author": {"name": PACKAGE, "version": package_version()},
             **said,
             "windows": self._counts.sources,
-            "options": self._options.model_dump(mode="json", exclude_defaults=True),
+            "options": self._options.model_dump(mode="json", exclude_defaults=True)
+            # What is removed may be what nobody is to see.
+            | {"prune": len(self._options.prune)},
         }

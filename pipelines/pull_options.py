@@ -47,8 +47,9 @@ class PullOptions(BaseModel):
         partitions: Hive keys and values that parts must have.
         tags: values that a record's tags must have.
         where: SQL condition over `input`, `output` and `tags`, JSON text all three.
-        conversations: `longest` leaves out what a longer log of the same conversation repeats.
-        duplicates: which of several answers to one input stays.
+        conversations: `longest` leaves out what a longer log of the same conversation repeats; by
+            default, but for `trl-completion`, of which only the last answer trains.
+        duplicates: which of several answers to one input stays: `last` by window, part and line.
         allow_finish: finish reasons of answers that are no whole ones, and are taken all the same.
         prune: texts that are removed from inputs, in this order; emptied messages go.
         split: fractions of `test` and `validation`; the rest is `train`.
@@ -69,7 +70,7 @@ class PullOptions(BaseModel):
     partitions: dict[str, str | None] = Field(default_factory=dict)
     tags: dict[str, str] = Field(default_factory=dict)
     where: Annotated[str, AfterValidator(_one_condition)] | None = None
-    conversations: Conversations = "longest"
+    conversations: Conversations | None = None
     duplicates: Duplicates = "last"
     allow_finish: tuple[FinishReason, ...] = ()
     prune: tuple[Annotated[str, Field(min_length=1)], ...] = ()
@@ -80,6 +81,25 @@ class PullOptions(BaseModel):
     chosen: tuple[str, str] | None = None
     rejected: tuple[str, str] | None = None
     pair_style: PairStyle = "openai"
+
+    @property
+    def only_longest(self) -> bool:
+        """Return whether a log is left out that a longer one repeats."""
+        if self.conversations is None:
+            return self.format != "trl-completion"
+        return self.conversations == "longest"
+
+    @model_validator(mode="after")
+    def _no_idle_options(self) -> "PullOptions":
+        idle = {
+            "records": {"prune", "allow_finish", "conversations", "duplicates"},
+            "preference": {"conversations", "duplicates"},
+        }.get(self.format, set())
+        if given := sorted(idle & self.model_fields_set):
+            raise ValueError(f"{', '.join(given)}: the format {self.format} has no use for it")
+        if self.chosen is not None and self.chosen == self.rejected:
+            raise ValueError("chosen and rejected are the same tag and value")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> "PullOptions":

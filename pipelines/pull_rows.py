@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 from pipelines.chat.example import DroppedError, Example
 from pipelines.engine import guarded
 from pipelines.expressions import parse_expression
+from pipelines.local import local_errors
 from pipelines.pull_options import RECORD_FIELDS
 
 
@@ -54,3 +56,25 @@ def dump_row(row: Mapping[str, Any]) -> bytes:
         return json.dumps(row, separators=(",", ":"), allow_nan=False).encode()
     except ValueError as exc:
         raise DroppedError("unsupported_content", "a number that JSON cannot hold") from exc
+
+
+class Rejects:
+    """The file of what is left out, made when it gets its first record."""
+
+    def __init__(self, path: Path) -> None:
+        """Make nothing yet."""
+        self._path = path
+        self._file: IO[bytes] | None = None
+
+    def write(self, reason: str, detail: str, record: bytes) -> None:
+        """Add a record, which is JSON."""
+        with local_errors("write", f"file://{self._path}"):
+            if self._file is None:
+                self._file = self._path.open("wb")
+            head = json.dumps({"reason": reason, "detail": detail})
+            self._file.write(head[:-1].encode() + b', "record": ' + record + b"}\n")
+
+    def close(self) -> None:
+        """Close the file; one without records is made all the same."""
+        with local_errors("write", f"file://{self._path}"):
+            (self._file or self._path.open("wb")).close()

@@ -11,7 +11,7 @@ import zstandard
 from pipelines.garbage import Garbage
 from pipelines.manifest import read_manifest
 from pipelines.plan import TO_DO, Plan, WindowPlan
-from pipelines.pull import PullSummary
+from pipelines.pull_summary import PullSummary
 from pipelines.storage import open_store
 from pipelines.summary import ExportSummary, WindowSummary
 from pipelines.verification import Verification
@@ -288,7 +288,11 @@ def describe_findings(findings: Sequence[Any]) -> Iterator[str]:
 def describe_pull(summary: PullSummary) -> Iterator[str]:
     """Yield the lines of a pull: rows, what was left out and why, and where the bundle is."""
     if not summary.windows:
-        yield f"No committed window to read at {summary.export}: nothing to pull."
+        yield f"No window of {summary.export} is committed and was chosen: nothing to pull."
+        return
+    if not summary.read:
+        windows = _count(summary.windows, "window holds", "windows hold")
+        yield f"{windows} no record of what was chosen at {summary.export}: nothing to pull."
         return
     splits = ", ".join(f"{split} {count:,}" for split, count in summary.rows.items())
     yield (
@@ -302,6 +306,8 @@ def describe_pull(summary: PullSummary) -> Iterator[str]:
             yield f"  {title:<9} {found}"
     for file in summary.files:
         yield f"  {file['path']:<28} {file['rows']:>9,} rows  {size(file['bytes']):>9}"
+    if 0 < summary.total_rows < summary.min_rows:
+        yield f"  note      {summary.format} takes no fewer than {summary.min_rows:,} rows"
     if summary.files:
         there = " (it was there already)" if summary.exists else ""
         yield f"Bundle: {summary.destination}{there}"

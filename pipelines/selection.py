@@ -33,6 +33,8 @@ _EXAMPLES = pa.schema(
         "side": pa.string(),
         "repairs": pa.list_(pa.string()),
         "shape": _HASH,
+        "line_start": pa.int64(),
+        "line_size": pa.int64(),
     }
 )
 _PREFIXES = pa.schema({"hash": _HASH})
@@ -67,23 +69,27 @@ class Kept:
 
 def identify(example: Example) -> Identity:
     """Return the hashes of an example; ids of tool calls and the spelling of JSON do not count."""
-    chain, prefixes, opening = b"", [], b""
-    *before, _ = example.messages
+    # With other tools or another format the same answer is another lesson.
+    chain, prefixes = _hash(b"", [example.tools, example.response_format]), []
+    ordinals: dict[str, int] = {}
+    *before, answer = (_plain(message, ordinals) for message in example.messages)
     for message in before:
-        chain = _hash(chain, _plain(message))
-        if message["role"] == "assistant":
+        chain = _hash(chain, message)
+        if message[0] == "assistant":
             prefixes.append(chain)
-        if message["role"] == "user" and not opening:
-            opening = chain
-    asked = [example.tools, example.tool_choice, example.response_format]
-    conversation = _hash(chain, _plain(example.messages[-1]))
-    return Identity(conversation, tuple(prefixes), _hash(chain, asked), opening or chain)
+    asked = _hash(chain, example.tool_choice)
+    return Identity(_hash(chain, answer), tuple(prefixes), asked, _hash(b"", _opening(before)))
 
 
-def identify_line(line: bytes) -> Identity:
-    """Return the identity of a record that is taken as it is."""
+def identify_line(line: bytes, opening: bytes | None) -> Identity:
+    """Return the identity of a record that is taken as it is, with its conversation's opening."""
     key = hashlib.blake2b(line, digest_size=16).digest()
-    return Identity(key, (), key, key)
+    return Identity(key, (), key, opening or key)
+
+
+def opening_of_input(request: object) -> bytes:
+    """Return what keeps records of one input together, where it is no chat."""
+    return _hash(b"", request)
 
 
 def place_of(seed: int, key: bytes) -> float:
@@ -133,6 +139,7 @@ class Selection:
         side: str | None = None,
         repairs: Sequence[str] = (),
         shape: Collection[str] = (),
+        line: tuple[int, int] | None = None,
     ) -> None:
         """Take in one example, which was put down at `start`.
 
@@ -144,26 +151,30 @@ class Selection:
             side: `chosen` or `rejected`, for pairs.
             repairs: names of what was repaired in it.
             shape: keys and types that its row has.
+            line: where its record was put down, for those who are left out.
         """
-        place = place_of(self.seed, split_key or identity.opening)
+        place = place_of(self.seed, identity.opening if split_key is None else split_key)
         lot = _hash(b"%d" % self.seed, identity.conversation.hex())
         hashes = identity.conversation, identity.input, place, lot
         shown = _hash(b"", sorted(shape))
-        self._rows.append((self._count, start, size, *hashes, side, list(repairs), shown))
+        place_of_line = line or (None, None)
+        self._rows.append(
+            (self._count, start, size, *hashes, side, list(repairs), shown, *place_of_line)
+        )
         self._prefixes += identity.prefixes
         self._count += 1
-        if len(self._rows) >= _ROWS_AT_ONCE:
+        if max(len(self._rows), len(self._prefixes) // 10) >= _ROWS_AT_ONCE:
             self._flush()
 
     def select(
-        self, *, conversations: Conversations, duplicates: Duplicates, max_rows: int | None
+        self, *, only_longest: bool, duplicates: Duplicates, max_rows: int | None
     ) -> dict[str, int]:
         """Decide, and return how many are left out by reason; `kept` has the others."""
         self._flush()
         options = {
             "newest": duplicates == "last",
             "distinct": duplicates != "keep",
-            "longest": conversations == "longest",
+            "longest": only_longest,
             "max_rows": max_rows or _NO_LIMIT,
         }
         return self._decide("select_examples", options)
@@ -181,6 +192,15 @@ class Selection:
                 " where reason is null) group by repair order by repair"
             ).fetchall()
         return dict(found)
+
+    def left_out(self) -> Iterator[tuple[str, int, int]]:
+        """Yield the reason of each example that does not stay, and where its record was put."""
+        found = self.con.execute(
+            "select reason, line_start, line_size from selected"
+            " where reason is not null and line_start is not null order by ordinal"
+        )
+        while rows := found.fetchmany(_ROWS_AT_ONCE):
+            yield from rows
 
     def first_of_shapes(self, ends: Sequence[float]) -> list[Kept]:
         """Return, in order, the first example of each shape in each split that stays, to a limit.
@@ -231,17 +251,26 @@ class Selection:
         self.con.unregister("added")
 
 
-def _plain(message: Message) -> list[Any]:
-    """What a message says, without ids and however it was spelt."""
+def _opening(messages: Sequence[list[Any]]) -> list[list[Any]]:
+    """The messages up to the first of a user; without one, those before the first answer."""
+    roles = [message[0] for message in messages]
+    if "user" in roles:
+        return list(messages[: roles.index("user") + 1])
+    return list(messages[: roles.index("assistant")] if "assistant" in roles else messages)
+
+
+def _plain(message: Message, ordinals: dict[str, int]) -> list[Any]:
+    """What a message says, however it was spelt; ids of calls count as their place among them."""
     content = message.get("content")
     if isinstance(content, list) and all(part.get("type") == "text" for part in content):
         content = "".join(part["text"] for part in content)
-    calls = [
-        [call["function"]["name"], _value(call["function"]["arguments"])]
-        for call in message.get("tool_calls") or ()
-    ]
+    calls = []
+    for call in message.get("tool_calls") or ():
+        ordinals[call["id"]] = len(ordinals)
+        calls.append([call["function"]["name"], _value(call["function"]["arguments"])])
     role = "system" if message["role"] == "developer" else message["role"]
-    return [role, content or "", calls]
+    result_of = ordinals.get(message.get("tool_call_id", ""))
+    return [role, content or "", calls, message.get("name"), result_of]
 
 
 def _value(arguments: str) -> Any:

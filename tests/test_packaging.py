@@ -73,7 +73,7 @@ def test_deployments_from_the_wheel_need_no_other_file_of_the_clone(wheel):
         name for each in parameters for name in [*each.get("configs", []), each.get("config")]
     }
 
-    assert modules <= {"flows.backfill", "flows.export", "flows.verify"}
+    assert modules <= {"flows.backfill", "flows.export", "flows.pull", "flows.verify"}
     # The one that the README says to put another in place of: the demo's source is of a clone.
     assert configs - {None} == {"configs/demo.yaml"}
 

@@ -15,8 +15,9 @@ from pipelines.cli import app
 from pipelines.committed_window import CommittedWindow
 from pipelines.config import ExportConfig
 from pipelines.errors import ConfigError, StorageError, WindowChangedError
-from pipelines.pull import PullSummary, pull
+from pipelines.pull import pull
 from pipelines.pull_options import parse_options
+from pipelines.pull_summary import PullSummary
 from pipelines.storage import Store, open_store
 from tests.builders import event, export, make_config, read_records, write_batch
 
@@ -213,6 +214,7 @@ import os, signal
 from pipelines import pull
 from pipelines.bundle import BundleWriter
 from pipelines.pull_options import parse_options
+from pipelines.pull_summary import PullSummary
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -362,6 +364,84 @@ def test_pairs_are_made_by_a_tag(pulled):
     assert summary.read == 2 * summary.total_rows + sum(summary.dropped.values())
 
 
+def test_pairs_over_the_limit_are_counted_with_both_sides(site):
+    rows = [
+        event(
+            id=f"{n}{good}",
+            request=chat(f"q{n}"),
+            response=answer(good),
+            tags=f'{{"good":"{good}"}}',
+        )
+        for n in range(3)
+        for good in ("yes", "no")
+    ]
+    site.put("a.parquet", write_batch(rows))
+    config = make_config(site)
+    export(config)
+
+    options = {"chosen": ("good", "yes"), "rejected": ("good", "no"), "max_rows": 1}
+    summary = Pulls(site, config)(format="preference", **options)
+
+    assert summary.total_rows == 1
+    assert summary.dropped == {"over_max_rows": 4}
+
+
+def test_records_of_one_conversation_stay_in_one_split(site):
+    talk = [chat(*(["q", "x"] * turn), "q", n=turn) for turn in range(10)]
+    rows = [event(id=str(n), request=text, response=answer("x")) for n, text in enumerate(talk)]
+    site.put("a.parquet", write_batch(rows))
+    config = make_config(site)
+    export(config)
+
+    assert len(Pulls(site, config)(format="records", split={"test": 0.5}).rows) == 1
+
+
+def test_a_completion_of_an_earlier_turn_is_not_left_out(pulled):
+    summary = pulled(format="trl-completion")
+
+    completions = [row["completion"][0]["content"] for row in pulled.rows(summary)]
+    assert completions == ["A", "B", "two"]
+
+
+def test_a_text_that_was_pruned_stands_nowhere_in_the_bundle(pulled):
+    summary = pulled(prune=["d"], tags={"good": "no"})
+
+    assert b'"prune": 1' in pulled.files(summary)["bundle.json"]
+
+
+def test_what_is_nested_too_deep_is_left_out(site):
+    deep = '{"a":' * 3_000 + "1" + "}" * 3_000
+    tool = f'{{"type":"function","function":{{"name":"f","parameters":{deep}}}}}'
+    request = chat("a")[:-1] + f',"tools":[{tool}]}}'
+    calls = [{"request": request}, {"request": chat("b")}]
+    rows = [event(id=str(n), response=answer("x"), **call) for n, call in enumerate(calls)]
+    site.put("a.parquet", write_batch(rows))
+    config = make_config(site)
+    export(config)
+
+    summary = Pulls(site, config)()
+
+    assert (summary.total_rows, summary.dropped) == (1, {"unreadable_record": 1})
+
+
+def test_another_pulls_leftovers_on_s3_are_no_part_of_a_bundle(s3_site):
+    s3_site.put("a.parquet", write_batch([event(response=answer("x"))]))
+    config = make_config(s3_site)
+    export(config)
+    pulled = Pulls(s3_site, config)
+    store = open_store(f"{pulled.base}/left", pulled.options)
+    store.create("test.jsonl", b"{}\n")
+
+    with pytest.raises(ConfigError, match="of another pull"):
+        pulled("left")
+    assert store.stat("bundle.json") is None
+
+
+def test_rejects_in_a_folder_that_is_not_there_are_a_clear_error(pulled, tmp_path):
+    with pytest.raises(StorageError, match="no such object|nowhere"):
+        pulled(rejects=tmp_path / "nowhere" / "rejects.jsonl")
+
+
 def test_openpipe_rows_name_their_split(pulled):
     summary = pulled(format="openpipe", split={"test": 0.5}, seed=1)
 
@@ -376,7 +456,10 @@ def test_rejects_keep_the_record_and_its_reason(pulled, tmp_path):
     pulled(rejects=rejects)
 
     found = [json.loads(line) for line in rejects.read_text().splitlines()]
-    assert [reject["reason"] for reject in found] == ["finish_length", "error_output", "not_chat"]
+    assert [reject["reason"] for reject in found] == [
+        *("finish_length", "error_output", "not_chat"),
+        *("covered_by_longer", "duplicate"),
+    ]
     assert found[1]["record"]["output"] == {"error": {"message": "no"}}
 
 
@@ -415,6 +498,12 @@ def test_rows_past_a_files_limit_go_to_the_next(tmp_path):
         ({"where": "read_text('x') is null"}, "where"),
         ({"where": "model = 'x'"}, "where"),
         ({"max_rows": 0}, "max_rows"),
+        ({"format": "records", "prune": ("x",)}, "prune: the format records has no use"),
+        ({"format": "records", "conversations": "all"}, "conversations"),
+        (
+            {"format": "preference", "chosen": ("a", "b"), "rejected": ("a", "b")},
+            "the same tag and value",
+        ),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, message):

@@ -20,13 +20,11 @@ def selection():
         yield Selection(con, seed=7)
 
 
-def kept(selection, examples, *, conversations="longest", duplicates="last", max_rows=None):
+def kept(selection, examples, *, only_longest=True, duplicates="last", max_rows=None):
     """The numbers of the examples that stay, and the counts of the others."""
     for number, example in enumerate(examples):
         selection.add(identify(example), number, 1)
-    left_out = selection.select(
-        conversations=conversations, duplicates=duplicates, max_rows=max_rows
-    )
+    left_out = selection.select(only_longest=only_longest, duplicates=duplicates, max_rows=max_rows)
     return [row.start for row in selection.kept()], left_out
 
 
@@ -48,7 +46,7 @@ def test_order_does_not_matter_for_the_longest(selection):
 
 
 def test_all_conversations_stay_when_asked(selection):
-    found = kept(selection, MULTI_TURN, conversations="all", duplicates="keep")
+    found = kept(selection, MULTI_TURN, only_longest=False, duplicates="keep")
 
     assert found == ([0, 1, 2, 3, 4], {})
 
@@ -148,3 +146,39 @@ def test_many_examples_are_flushed_in_pieces(selection):
 
     assert len(found) == 20_000
     assert left_out == {"duplicate": 5_000}
+
+
+def test_whose_message_it_is_and_which_call_a_result_is_of_tell_inputs_apart():
+    def named(name):
+        messages = (
+            {"role": "user", "content": "hi", "name": name},
+            {"role": "assistant", "content": "x"},
+        )
+        return identify(Example(messages)).input
+
+    def answered(first, second):
+        calls = [
+            {"id": i, "type": "function", "function": {"name": "f", "arguments": "{}"}}
+            for i in "ab"
+        ]
+        results = [{"role": "tool", "tool_call_id": i, "content": "r" + i} for i in (first, second)]
+        texts = [results[0] | {"content": "30"}, results[1] | {"content": "5"}]
+        messages = (
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": None, "tool_calls": calls},
+            *texts,
+            {"role": "assistant", "content": "done"},
+        )
+        return identify(Example(messages)).input
+
+    assert named("alice") != named("bob")
+    assert answered("a", "b") != answered("b", "a")
+
+
+def test_a_conversation_without_a_user_keeps_its_opening():
+    head = ({"role": "system", "content": "s"}, {"role": "assistant", "content": "A"})
+    longer = (*head, {"role": "user", "content": "q"}, {"role": "assistant", "content": "B"})
+
+    first, second = identify(Example(head)), identify(Example(head[:1] + longer[1:2]))
+
+    assert first.opening == second.opening

@@ -21,6 +21,7 @@ from pipelines.chat.shapes import (
     image_part,
     named_choice,
     objects,
+    refuse_fields,
     text_part,
     to_json,
     tool_call,
@@ -54,6 +55,7 @@ def to_example(
     """
     if as_object(request.get("additionalModelRequestFields")).get("tools"):
         raise DroppedError("unsupported_tool", "additionalModelRequestFields")
+    refuse_fields(request, ("promptVariables",), "unsupported_content")
     config = as_object(request.get("toolConfig"))
     declared = objects(config.get("tools"), "unsupported_tool", "tools")
     tools = [_tool(tool) for tool in declared if "cachePoint" not in tool]

@@ -205,6 +205,8 @@ def _assistant(content: Mapping[str, Any], repairs: list[str]) -> Message:
 
 def _result(response: Mapping[str, Any]) -> Message:
     """Return a function's result, its JSON as text; the name finds the call where no id does."""
+    if set(response) - {"id", "name", "response"}:
+        raise DroppedError("unsupported_content", "functionResponse")
     call_id = response.get("id")
     result = to_json(response.get("response"), "unsupported_content", "number out of range")
     return {

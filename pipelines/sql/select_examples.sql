@@ -3,7 +3,7 @@
 --          $distinct boolean (examples with one input are duplicates), $longest boolean (what a
 --          longer conversation repeats is left out), $max_rows bigint
 -- creates  selected(ordinal, start, size, split_at, repairs, shape,
---          reason), from examples and prefixes
+--          line_start, line_size, reason), from examples and prefixes
 create or replace temp table selected as
 with
     compared as (
@@ -40,6 +40,8 @@ select
     split_at,
     repairs,
     shape,
+    line_start,
+    line_size,
     case when reason is null and place > $max_rows then 'over_max_rows' else reason end as reason
 from ranked
 order by ordinal

@@ -1,10 +1,10 @@
 -- select_pairs: of each input the newest answer that is chosen and the newest that is rejected.
--- params   $max_rows bigint
--- creates  selected(ordinal, start, size, rejected_start, rejected_size, split_at, repairs,
---          reason), from examples
+-- params   $max_rows bigint (pairs)
+-- creates  selected(ordinal, start, size, rejected_start, rejected_size, split_at, line_start,
+--          line_size, reason), from examples; a pair stands at its chosen side
 create or replace temp table selected as
 with
-    newest as (
+    counted as (
         select
             *,
             row_number() over (partition by input, side order by ordinal desc) as copy,
@@ -19,22 +19,33 @@ with
                 when chosen = 0 or rejected = 0 then 'no_pair'
                 when copy > 1 then 'duplicate'
             end as reason
-        from newest
+        from counted
     ),
-    ranked as (
-        select *, row_number() over (partition by reason is null, side order by lot, input) as place
-        from judged
+    pairs as (
+        select
+            c.ordinal,
+            r.ordinal as rejected_ordinal,
+            r.start as rejected_start,
+            r.size as rejected_size,
+            row_number() over (order by c.lot, c.ordinal) as place
+        from judged as c join judged as r on r.input = c.input
+        where c.reason is null and r.reason is null and c.side = 'chosen' and r.side = 'rejected'
+    ),
+    sides as (
+        select ordinal, rejected_start, rejected_size, place from pairs
+        union all
+        select rejected_ordinal, null, null, place from pairs
     )
 select
-    c.ordinal,
-    c.start,
-    c.size,
-    r.start as rejected_start,
-    r.size as rejected_size,
-    c.split_at,
-    list_distinct(c.repairs || coalesce(r.repairs, [])) as repairs,
-    coalesce(c.reason, case when c.place > $max_rows then 'over_max_rows' end) as reason
-from ranked as c left join ranked as r
-    on c.reason is null and r.reason is null and r.input = c.input and r.side = 'rejected'
-where c.side = 'chosen' or c.reason is not null
-order by c.ordinal
+    judged.ordinal,
+    judged.start,
+    judged.size,
+    sides.rejected_start,
+    sides.rejected_size,
+    judged.split_at,
+    judged.line_start,
+    judged.line_size,
+    coalesce(judged.reason, case when sides.place > $max_rows then 'over_max_rows' end) as reason
+from judged left join sides on sides.ordinal = judged.ordinal
+where judged.side = 'chosen' or judged.reason is not null or sides.place > $max_rows
+order by judged.ordinal

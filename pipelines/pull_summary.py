@@ -1,0 +1,45 @@
+"""What came of a pull."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class PullSummary:
+    """What came of a pull.
+
+    Attributes:
+        read: committed records that were read.
+        rows: written rows by split.
+        dropped: records that are in no row, by reason; with the rows they add up to `read`, where
+            a pair is one row of two records.
+        repairs: rows by what was repaired in them.
+        tokens_estimate: of all rows, at four bytes each.
+        files: the bundle's, as `bundle.json` has them.
+        windows: how many were read.
+        exists: whether this very bundle was there already.
+        min_rows: that the service takes.
+    """
+
+    export: str
+    destination: str
+    format: str
+    windows: int
+    read: int
+    rows: Mapping[str, int]
+    dropped: Mapping[str, int]
+    repairs: Mapping[str, int]
+    tokens_estimate: int
+    files: tuple[Mapping[str, Any], ...] = ()
+    exists: bool = False
+    min_rows: int = 1
+
+    @property
+    def total_rows(self) -> int:
+        """Rows of all splits."""
+        return sum(self.rows.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for `--json` and for Prefect."""
+        return asdict(self)
