@@ -379,8 +379,8 @@ def test_pairs_over_the_limit_are_counted_with_both_sides(site):
     config = make_config(site)
     export(config)
 
-    options = {"chosen": ("good", "yes"), "rejected": ("good", "no"), "max_rows": 1}
-    summary = Pulls(site, config)(format="preference", **options)
+    options: dict[str, Any] = {"chosen": ("good", "yes"), "rejected": ("good", "no")}
+    summary = Pulls(site, config)(format="preference", max_rows=1, **options)
 
     assert summary.total_rows == 1
     assert summary.dropped == {"over_max_rows": 4}
@@ -404,7 +404,7 @@ def test_a_completion_of_an_earlier_turn_is_not_left_out(pulled):
 
 
 def test_a_text_that_was_pruned_stands_nowhere_in_the_bundle(pulled):
-    summary = pulled(prune=["d"], tags={"good": "no"})
+    summary = pulled(prune=["a"])
 
     assert b'"prune": 1' in pulled.files(summary)["bundle.json"]
 
@@ -438,7 +438,7 @@ def test_another_pulls_leftovers_on_s3_are_no_part_of_a_bundle(s3_site):
 
 
 def test_rejects_in_a_folder_that_is_not_there_are_a_clear_error(pulled, tmp_path):
-    with pytest.raises(StorageError, match="no such object|nowhere"):
+    with pytest.raises(StorageError, match=r"cannot write .*nowhere"):
         pulled(rejects=tmp_path / "nowhere" / "rejects.jsonl")
 
 

@@ -1,5 +1,7 @@
 """Which examples stay: each conversation once, each input once, splits without leaks."""
 
+from typing import Any
+
 import pytest
 
 from pipelines.chat.example import Example
@@ -163,7 +165,7 @@ def test_whose_message_it_is_and_which_call_a_result_is_of_tell_inputs_apart():
         ]
         results = [{"role": "tool", "tool_call_id": i, "content": "r" + i} for i in (first, second)]
         texts = [results[0] | {"content": "30"}, results[1] | {"content": "5"}]
-        messages = (
+        messages: tuple[dict[str, Any], ...] = (
             {"role": "user", "content": "q"},
             {"role": "assistant", "content": None, "tool_calls": calls},
             *texts,
@@ -173,12 +175,3 @@ def test_whose_message_it_is_and_which_call_a_result_is_of_tell_inputs_apart():
 
     assert named("alice") != named("bob")
     assert answered("a", "b") != answered("b", "a")
-
-
-def test_a_conversation_without_a_user_keeps_its_opening():
-    head = ({"role": "system", "content": "s"}, {"role": "assistant", "content": "A"})
-    longer = (*head, {"role": "user", "content": "q"}, {"role": "assistant", "content": "B"})
-
-    first, second = identify(Example(head)), identify(Example(head[:1] + longer[1:2]))
-
-    assert first.opening == second.opening
