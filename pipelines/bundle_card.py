@@ -5,6 +5,9 @@ from typing import Any
 
 import yaml
 
+from pipelines.pull_options import PullOptions
+from pipelines.targets.columns import FEATURES
+
 
 def describe_bundle(description: Mapping[str, Any], features: Sequence[Mapping[str, str]]) -> str:
     """Return README.md: data files by split for `load_dataset`, and what was taken and left out.
@@ -59,3 +62,9 @@ def describe_counts(description: Mapping[str, Any]) -> Iterator[str]:
             yield from (f"## {title}", "", "| reason | count |", "| --- | ---: |")
             yield from (f"| {name} | {count:,} |" for name, count in counts.items())
             yield ""
+
+
+def features_of(options: PullOptions, *, has_extras: bool) -> Sequence[Mapping[str, str]]:
+    """Return the columns of a bundle; none where they are not those that the format has."""
+    is_other = has_extras and options.format == "records"
+    return () if is_other or options.pair_style == "trl" else FEATURES[options.format]

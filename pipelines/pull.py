@@ -5,7 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from pipelines.bundle import (
     publish,
     staging,
 )
-from pipelines.bundle_card import describe_bundle
+from pipelines.bundle_card import describe_bundle, features_of
 from pipelines.chat.convert import to_example
 from pipelines.chat.example import DroppedError
 from pipelines.chat.gates import check_example
@@ -41,7 +41,7 @@ from pipelines.pull_rows import (
     example_from_data,
     where_condition,
 )
-from pipelines.pull_summary import PullSummary
+from pipelines.pull_summary import Counts, PullSummary
 from pipelines.record_text import cut_record, parse_record
 from pipelines.selection import (
     Identity,
@@ -55,7 +55,7 @@ from pipelines.selection import (
 from pipelines.spill import SpillFile
 from pipelines.storage import Store, open_store
 from pipelines.targets.base import Target
-from pipelines.targets.columns import FEATURES, leading, shape
+from pipelines.targets.columns import leading, shape
 from pipelines.targets.llamafactory import DATASET_INFO
 from pipelines.targets.preference import to_pair
 from pipelines.targets.registry import TARGETS
@@ -66,14 +66,6 @@ _MEMORY_LIMIT = 1024**3
 _RESTARTS = 3  # of an export that is written again all the time no whole state can be read
 _BYTES_PER_TOKEN = 4  # of English text, by the usual rule of thumb
 Progress = Callable[[int], None]
-
-
-@dataclass(slots=True)
-class _Counts:
-    read: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    repairs: Counter[str] = field(default_factory=Counter)
-    sources: list[dict[str, Any]] = field(default_factory=list)
 
 
 def pull(
@@ -158,7 +150,7 @@ class _Pull:
         self._target: Target = TARGETS[options.format]
         self._con = con
         self._folder = folder
-        self._counts = _Counts()
+        self._counts = Counts()
         self._selection = Selection(con, options.seed)
         self._spool = SpillFile()
         self._rejects = Rejects(rejects) if rejects is not None else None
@@ -210,7 +202,9 @@ class _Pull:
         if not files:
             return summary
         described = self._describe(summary)
-        extras = {CARD: describe_bundle(described, self._features()).encode()}
+        extras = {
+            CARD: describe_bundle(described, features_of(options, has_extras=self._extras)).encode()
+        }
         if options.format == "llamafactory":
             info = {file.split: {"file_name": file.path, **DATASET_INFO} for file in files}
             extras["dataset_info.json"] = json.dumps(info, indent=1).encode() + b"\n"
@@ -393,13 +387,6 @@ class _Pull:
             ).fetchall()
         self._con.unregister("records")
         return [bool(fits) for (fits,) in found]
-
-    def _features(self) -> Sequence[Mapping[str, str]]:
-        """The columns for Hugging Face, where they are the format's own."""
-        is_other = self._extras and self._options.format == "records"
-        if is_other or self._options.pair_style == "trl":
-            return ()
-        return FEATURES[self._options.format]
 
     def _describe(self, summary: PullSummary) -> dict[str, Any]:
         """What `bundle.json` says: nothing that differs between equal pulls."""

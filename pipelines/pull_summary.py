@@ -1,7 +1,8 @@
 """What came of a pull."""
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -43,3 +44,13 @@ class PullSummary:
     def as_dict(self) -> dict[str, Any]:
         """Plain data for `--json` and for Prefect."""
         return asdict(self)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a pull counts as it goes."""
+
+    read: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    repairs: Counter[str] = field(default_factory=Counter)
+    sources: list[dict[str, Any]] = field(default_factory=list)
