@@ -21,7 +21,7 @@ unexport PREFECT_API_URL PREFECT_API_KEY PREFECT_PROFILE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install consumers demo check test test-ui soak bench bench-quick bench-scale lock clean
+.PHONY: help install consumers demo check test test-consumers test-ui soak bench bench-quick bench-scale lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,8 +59,11 @@ check: $(STAMP) ## lint, format, types, import rules and the Dockerfile
 	$(BIN)/lint-imports
 	$(BIN)/hadolint configs/Dockerfile
 
-test: check $(CONSUMERS_STAMP) ## check, then all tests with branch coverage
-	CONSUMERS_PYTHON=$(CURDIR)/$(CONSUMERS_BIN)/python $(BIN)/python -m pytest -m "not ui" --numprocesses $(WORKERS) --dist loadgroup --cov --cov-report=term
+test: check ## check, then all tests with branch coverage
+	$(BIN)/python -m pytest -m "not ui and not consumers" --numprocesses $(WORKERS) --dist loadgroup --cov --cov-report=term
+
+test-consumers: $(STAMP) $(CONSUMERS_STAMP) ## give bundles to the packages that read them
+	CONSUMERS_PYTHON=$(CURDIR)/$(CONSUMERS_BIN)/python $(BIN)/python -m pytest -m consumers
 
 test-ui: $(STAMP) ## look at Prefect's pages in Chromium, which Debian's packages bring; screens in build/screens
 	command -v chromium || { apt-get update && apt-get install --yes chromium; } \

@@ -5,14 +5,16 @@ from datetime import UTC, datetime
 
 import pytest
 
+from pipelines.config import parse_config
 from pipelines.export import run_export
 from pipelines.pull import pull
 from pipelines.pull_options import parse_options
 from pipelines.sample import sample_config
 from pipelines.targets.registry import TARGETS
-from tests.builders import event, export, make_config, write_batch
+from tests.builders import event, export, write_batch
 from tests.targets.test_consumers import OWN, READERS
 
+pytestmark = pytest.mark.xdist_group("bundles")  # made once
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 SINGLE = [name for name, target in TARGETS.items() if not target.needs_pairs and name != "records"]
 # Rows of the real calls, and records left out by reason, which every format shares.
@@ -63,6 +65,7 @@ def test_rows_of_the_real_calls(bundles):
         assert found.dropped["finish_length"] == 15
 
 
+@pytest.mark.consumers
 @pytest.mark.parametrize(("target", "consumer"), OWN.items())
 def test_bundles_of_real_calls_are_taken_by_whom_they_are_for(bundles, consume, target, consumer):
     base, summaries = bundles
@@ -73,6 +76,7 @@ def test_bundles_of_real_calls_are_taken_by_whom_they_are_for(bundles, consume, 
     assert verdict.rows == summaries[target].total_rows
 
 
+@pytest.mark.consumers
 @pytest.mark.parametrize("consumer", READERS)
 def test_bundles_of_real_calls_are_read_whole(bundles, consume, consumer):
     base, summaries = bundles
@@ -112,19 +116,34 @@ def hostile_events():
             )
 
 
-@pytest.mark.parametrize("target", SINGLE)
-def test_hostile_records_make_rows_that_are_taken(file_site, consume, target, tmp_path):
-    file_site.put("a.parquet", write_batch(hostile_events()))
-    config = make_config(file_site)
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """A folder with a bundle of each format, of the hostile calls."""
+    base = tmp_path_factory.mktemp("hostile")
+    (base / "raw").mkdir()
+    (base / "raw" / "a.parquet").write_bytes(write_batch(hostile_events()))
+    document = {
+        "name": "hostile",
+        "source": {"url": str(base / "raw"), "preset": "generic"},
+        "destination": {"url": str(base / "exported")},
+    }
+    config = parse_config(document, origin="test", base=base)
     export(config)
+    options = {"duplicates": "keep", "conversations": "all"}
+    return base, {
+        name: pull(config, str(base / name), parse_options({"format": name, **options}))
+        for name in SINGLE
+    }
 
-    options = parse_options({"format": target, "duplicates": "keep"})
-    found = pull(config, str(tmp_path / "bundle"), options)
 
-    assert found.total_rows > len(HOSTILE)
-    path = tmp_path / "bundle" / "train.jsonl"
-    consumers = [*READERS, *([OWN[target]] if target in OWN else [])]
-    for consumer in consumers:
-        (verdict,) = consume(consumer, path)
-        assert verdict.ok, (consumer, verdict.detail)
-        assert verdict.rows == found.total_rows
+@pytest.mark.consumers
+@pytest.mark.parametrize("consumer", [*READERS, "openai", "together", "mistral", "trl"])
+def test_hostile_records_make_rows_that_are_taken(hostile, consume, consumer):
+    base, summaries = hostile
+    targets = [name for name in SINGLE if consumer in READERS or OWN.get(name) == consumer]
+
+    verdicts = consume(consumer, *(base / name / "train.jsonl" for name in targets))
+
+    for name, verdict in zip(targets, verdicts, strict=True):
+        assert verdict.ok, (name, verdict.detail)
+        assert verdict.rows == summaries[name].total_rows > len(HOSTILE)

@@ -34,6 +34,7 @@ OWN = {
     "trl-completion": "trl",
 }
 READERS = ("datasets", "duckdb", "pandas")
+pytestmark = pytest.mark.consumers
 SINGLE = [name for name, target in TARGETS.items() if name != "records" and not target.needs_pairs]
 
 
