@@ -39,6 +39,7 @@ from pipelines.pull_rows import (
     dump_row,
     example_as_data,
     example_from_data,
+    opening_of,
     where_condition,
 )
 from pipelines.pull_summary import Counts, PullSummary
@@ -49,7 +50,6 @@ from pipelines.selection import (
     Selection,
     identify,
     identify_line,
-    opening_of_input,
     split_of,
 )
 from pipelines.spill import SpillFile
@@ -246,7 +246,9 @@ class _Pull:
         if any(tags.get(name) != value for name, value in options.tags.items()):
             raise DroppedError("tag_filter")
         if options.format == "records":
-            self._keep(identify_line(line, self._opening(record)), line, line, tags)
+            self._keep(
+                identify_line(line, opening_of(record) if options.split else None), line, line, tags
+            )
             return
         example = to_example(record)
         if options.prune:
@@ -290,15 +292,6 @@ class _Pull:
             shape=shown,
             line=place,
         )
-
-    def _opening(self, record: Any) -> bytes | None:
-        """The opening of a record's conversation, which keeps it in one split."""
-        if not self._options.split:
-            return None
-        try:
-            return identify(to_example(record)).opening
-        except DroppedError:
-            return opening_of_input(record["input"])
 
     def _side(self, tags: Mapping[str, str | None]) -> str:
         for side in ("chosen", "rejected"):

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from pipelines.chat.convert import to_example
 from pipelines.chat.example import DroppedError, Example
 from pipelines.engine import guarded
 from pipelines.expressions import parse_expression
 from pipelines.local import local_errors
 from pipelines.pull_options import RECORD_FIELDS
+from pipelines.selection import identify, opening_of_input
 
 
 def where_condition(where: str | None) -> str | None:
@@ -56,6 +58,14 @@ def dump_row(row: Mapping[str, Any]) -> bytes:
         return json.dumps(row, separators=(",", ":"), allow_nan=False).encode()
     except ValueError as exc:
         raise DroppedError("unsupported_content", "a number that JSON cannot hold") from exc
+
+
+def opening_of(record: Mapping[str, Any]) -> bytes:
+    """Return what keeps the records of one conversation, or else of one input, in one split."""
+    try:
+        return identify(to_example(record)).opening
+    except DroppedError:
+        return opening_of_input(record["input"])
 
 
 class Rejects:

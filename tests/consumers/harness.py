@@ -35,7 +35,7 @@ def ask(name, *urls, storage_options=None, environment=None):
     """Return the verdicts of one package about files, from one process for all of them."""
     python = consumers_python()
     if python is None:
-        pytest.skip("no .venv-consumers: make consumers")
+        pytest.skip("no .venv-consumers: make test-consumers")
     options = json.dumps(storage_options or {})
     done = subprocess.run(  # noqa: S603 - our own script
         [python, "-W", "ignore", _CHECKS, name, options, *map(str, urls)],
