@@ -59,8 +59,8 @@ check: $(STAMP) ## lint, format, types, import rules and the Dockerfile
 	$(BIN)/lint-imports
 	$(BIN)/hadolint configs/Dockerfile
 
-test: check ## check, then all tests with branch coverage
-	$(BIN)/python -m pytest -m "not ui and not consumers" --numprocesses $(WORKERS) --dist loadgroup --cov --cov-report=term
+test: check $(CONSUMERS_STAMP) ## check, then all tests with branch coverage
+	CONSUMERS_PYTHON=$(CURDIR)/$(CONSUMERS_BIN)/python $(BIN)/python -m pytest -m "not ui" --numprocesses $(WORKERS) --dist loadgroup --cov --cov-report=term
 
 test-consumers: $(STAMP) $(CONSUMERS_STAMP) ## give bundles to the packages that read them
 	CONSUMERS_PYTHON=$(CURDIR)/$(CONSUMERS_BIN)/python $(BIN)/python -m pytest -m consumers

@@ -14,7 +14,7 @@ from tests.s3_server import S3Server, serve_s3
 def pytest_configure(config):
     config.addinivalue_line("markers", "s3: needs the S3 server of the test run")
     config.addinivalue_line("markers", "ui: shows pages in Chromium; run by `make test-ui` alone")
-    config.addinivalue_line("markers", "consumers: run by `make test-consumers` alone")
+    config.addinivalue_line("markers", "consumers: `make test-consumers` runs these alone")
     # Processes that share the tests ignore Ctrl-C, and what they start would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
