@@ -3,6 +3,7 @@
 # Commands are functions of many options with defaults: that is how typer reads them.
 # ruff: noqa: FBT002, PLR0917
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -138,7 +139,13 @@ def pull(
 
 
 def _pairs(option: str, given: Sequence[str] | None) -> dict[str, Any]:
-    return dict(found for text in given or () if (found := _pair(option, text)))
+    from pipelines.errors import ConfigError
+
+    pairs = [found for text in given or () if (found := _pair(option, text))]
+    for name, count in Counter(name for name, _ in pairs).items():
+        if count > 1:
+            raise ConfigError(f"{option}: {name} is given {count} times; a record has one value")
+    return dict(pairs)
 
 
 def _pair(option: str, text: str | None) -> tuple[str, str] | None:

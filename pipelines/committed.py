@@ -41,7 +41,7 @@ from pipelines.committed_window import (
 from pipelines.config import ExportConfig
 from pipelines.errors import ConfigError
 from pipelines.layout import MANIFESTS_PREFIX, OWNER_PATH, canonical_value
-from pipelines.manifest import Manifest
+from pipelines.manifest import Manifest, add_ledgers, read_manifest
 from pipelines.owner import check_owner, open_destination
 from pipelines.record_batches import open_reader
 from pipelines.storage import Store, open_store
@@ -53,8 +53,15 @@ _MANIFESTS_AHEAD: Final = 16
 class CommittedExport:
     """What is committed of an export, at the time it was opened; nothing is read until asked."""
 
-    def __init__(self, store: Store, generations: Mapping[str, list[int]], choice: Choice) -> None:
-        """Use `open_export`."""
+    def __init__(
+        self,
+        store: Store,
+        generations: Mapping[str, list[int]],
+        choice: Choice,
+        bounds: tuple[str, str] | None,
+    ) -> None:
+        """Use `open_export`; `bounds` are the first and the last window, chosen or not."""
+        self._bounds = bounds
         self._store = store
         self._generations = generations
         self._choice = choice
@@ -63,6 +70,31 @@ class CommittedExport:
     def url(self) -> str:
         """The destination."""
         return self._store.url
+
+    def why_empty(self) -> str:
+        """Say why no record is read: no window, no part or nothing exported, with the counts."""
+        if not self._generations:
+            if self._bounds is None:
+                return "nothing is committed there yet"
+            return "none of its windows, {} to {}, was chosen".format(*self._bounds)
+        ledgers = [window.ledger for window in self.iter_windows()]
+        if not ledgers:
+            return self._why_no_generation()
+        ledger = add_ledgers(ledgers)
+        held = f"{len(ledgers):,} {'window holds' if len(ledgers) == 1 else 'windows hold'}"
+        if not ledger.exported:
+            return f"{held} no record; of {ledger.read:,} events {ledger.as_text()}"
+        wanted = ", ".join(f"{key}={value}" for key, value in self._choice.partitions.items())
+        return f"{held} {ledger.exported:,} records, none of them in {wanted}"
+
+    def _why_no_generation(self) -> str:
+        if self._choice.generation is not None:
+            return f"no window has a generation {self._choice.generation}"
+        first = min(
+            read_manifest(self._store, window, numbers[0]).committed_at
+            for window, numbers in self._generations.items()
+        )
+        return f"no window was committed by then; of what is kept the first was at {first}"
 
     def iter_windows(self) -> Iterator[CommittedWindow]:
         """Yield the windows by time; their manifests are read a few ahead, and not kept."""
@@ -174,12 +206,13 @@ def open_export(
             f"{store.url}: no export here: there is neither {OWNER_PATH} nor anything below "
             f"{MANIFESTS_PREFIX}; give the destination of an export, the folder above its data/"
         )
+    bounds = (min(generations), max(generations)) if generations else None
     if start is not None or end is not None:
         generations = _within(generations, start, end, store.url)
     if generation is not None:
         _check_generation(generation, generations)
     wanted = {key: _partition_value(value) for key, value in (partitions or {}).items()}
-    found = CommittedExport(store, generations, Choice(wanted, as_of, generation))
+    found = CommittedExport(store, generations, Choice(wanted, as_of, generation), bounds)
     if wanted:  # an unknown key is refused now, by the first window that has keys
         any(window.ledger.exported for window in found.iter_windows())
     return found

@@ -116,6 +116,11 @@ class CommittedWindow:
         return self._manifest.record_keys
 
     @property
+    def is_newest_first(self) -> bool:
+        """Return whether `order_by` put later records above earlier ones."""
+        return (self._manifest.config.get("order_by") or {}).get("direction") == "desc"
+
+    @property
     def data_files(self) -> tuple[str, ...]:
         """The parts as any reader opens them: URLs on S3, paths on a disk."""
         return tuple(self._store.location(part.path) for part in self.parts)

@@ -198,6 +198,7 @@ class _Pull:
             tokens_estimate=size // _BYTES_PER_TOKEN,
             files=tuple(files_as_data(files)),
             min_rows=self._target.min_rows,
+            why_empty="" if self._counts.read else export.why_empty(),
         )
         if not files:
             return summary
@@ -219,6 +220,7 @@ class _Pull:
 
     def _read(self, window: CommittedWindow) -> None:
         self._extras = self._extras or window.record_keys[3:] != ()
+        self._selection.begin_window(newest_first=window.is_newest_first)
         for _, lines in window.part_lines():
             fits = self._where(lines, window.record_keys)
             for line, is_wanted in zip(lines, fits, strict=True):
@@ -384,7 +386,7 @@ class _Pull:
     def _describe(self, summary: PullSummary) -> dict[str, Any]:
         """What `bundle.json` says: nothing that differs between equal pulls."""
         said = summary.as_dict()
-        for name in ("destination", "exists"):
+        for name in ("destination", "exists", "why_empty"):
             said.pop(name)
         return {
             "author": {"name": PACKAGE, "version": package_version()},

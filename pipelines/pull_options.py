@@ -49,7 +49,8 @@ class PullOptions(BaseModel):
         where: SQL condition over `input`, `output` and `tags`, JSON text all three.
         conversations: `longest` leaves out what a longer log of the same conversation repeats; by
             default, but for `trl-completion`, of which only the last answer trains.
-        duplicates: which of several answers to one input stays: `last` by window, part and line.
+        duplicates: which of several answers to one input stays: `last` by window, part and line
+            (the uppermost line where the export's `order_by` is descending).
         allow_finish: finish reasons of answers that are no whole ones, and are taken all the same.
         prune: texts that are removed from inputs, in this order; emptied messages go.
         split: fractions of `test` and `validation`; the rest is `train`.

@@ -21,6 +21,7 @@ class PullSummary:
         windows: how many were read.
         exists: whether this very bundle was there already.
         min_rows: that the service takes.
+        why_empty: why no record was read, where none was.
     """
 
     export: str
@@ -35,6 +36,7 @@ class PullSummary:
     files: tuple[Mapping[str, Any], ...] = ()
     exists: bool = False
     min_rows: int = 1
+    why_empty: str = ""
 
     @property
     def total_rows(self) -> int:

@@ -287,12 +287,8 @@ def describe_findings(findings: Sequence[Any]) -> Iterator[str]:
 
 def describe_pull(summary: PullSummary) -> Iterator[str]:
     """Yield the lines of a pull: rows, what was left out and why, and where the bundle is."""
-    if not summary.windows:
-        yield f"No window of {summary.export} is committed and was chosen: nothing to pull."
-        return
     if not summary.read:
-        windows = _count(summary.windows, "window holds", "windows hold")
-        yield f"{windows} no record of what was chosen at {summary.export}: nothing to pull."
+        yield f"Nothing to pull from {summary.export}: {summary.why_empty}."
         return
     splits = ", ".join(f"{split} {count:,}" for split, count in summary.rows.items())
     yield (

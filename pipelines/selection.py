@@ -19,11 +19,13 @@ Conversations = Literal["longest", "all"]
 Duplicates = Literal["first", "last", "keep"]
 _ROWS_AT_ONCE = 10_000
 _NO_LIMIT = 2**62
+_WINDOW_BITS = 40  # a trillion records, and four million windows
 _MOST_SHAPES = 2_000
 _HASH = pa.binary(16)
 _EXAMPLES = pa.schema(
     {
         "ordinal": pa.int64(),
+        "age": pa.int64(),
         "start": pa.int64(),
         "size": pa.int64(),
         "conversation": _HASH,
@@ -122,12 +124,19 @@ class Selection:
     _rows: list[tuple[Any, ...]] = field(default_factory=list)
     _prefixes: list[bytes] = field(default_factory=list)
     _count: int = 0
+    _windows: int = 0
+    _newest_first: bool = False
 
     def __post_init__(self) -> None:
         for name, schema in (("examples", _EXAMPLES), ("prefixes", _PREFIXES)):
             self.con.register("empty", schema.empty_table())
             self.con.execute(f"create or replace temp table {name} as from empty")
             self.con.unregister("empty")
+
+    def begin_window(self, *, newest_first: bool) -> None:
+        """Take what is added from now on as of the next window, whose records stand in an order."""
+        self._windows += 1
+        self._newest_first = newest_first
 
     def add(
         self,
@@ -158,8 +167,10 @@ class Selection:
         hashes = identity.conversation, identity.input, place, lot
         shown = _hash(b"", sorted(shape))
         place_of_line = line or (None, None)
+        # Of what a later window or a later line has, the number is higher.
+        age = (self._windows << _WINDOW_BITS) + (-1 if self._newest_first else 1) * self._count
         self._rows.append(
-            (self._count, start, size, *hashes, side, list(repairs), shown, *place_of_line)
+            (self._count, age, start, size, *hashes, side, list(repairs), shown, *place_of_line)
         )
         self._prefixes += identity.prefixes
         self._count += 1

@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from pipelines.errors import ConfigError, StorageError, WindowChangedError
 from pipelines.pull import pull
 from pipelines.pull_options import parse_options
 from pipelines.pull_summary import PullSummary
+from pipelines.report import describe_pull
 from pipelines.storage import Store, open_store
 from tests.builders import event, export, make_config, read_records, write_batch
 
@@ -470,6 +472,66 @@ def test_a_pull_of_nothing_writes_nothing_and_says_why(pulled):
     assert not pulled.files(summary)
 
 
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"as_of": "2020-01-01T00:00:00Z"}, "of what is kept the first was at 20"),
+        ({"partitions": {"model": "other"}}, "holds 7 records, none of them in model=other"),
+    ],
+)
+def test_a_pull_that_reads_nothing_says_what_there_is(pulled, options, why):
+    summary = pulled(**options)
+
+    assert summary.read == 0
+    assert why in summary.why_empty
+    assert why in next(describe_pull(summary))
+
+
+def test_a_pull_of_other_windows_names_those_that_there_are(site):
+    site.put("a.parquet", write_batch([event(requested_at=datetime(2024, 6, 1, tzinfo=UTC))]))
+    export(config := make_config(site, window={"every": "1d"}))
+
+    found = pulled_nothing(site, config, start="2031-01-01T00:00:00Z")
+
+    assert "none of its windows, 20240601T000000Z_20240602T000000Z to 202406" in found
+
+
+def test_a_pull_of_what_was_filtered_or_never_committed_says_so(site):
+    site.put("a.parquet", write_batch([event()]))
+    export(config := make_config(site, where="false"))
+
+    assert "holds no record; of 1 events filtered 1" in pulled_nothing(site, config)
+
+    for path in site.paths():
+        if path.startswith("_meta/manifests/"):
+            site.destination.delete(path)
+    assert "nothing is committed there yet" in pulled_nothing(site, config)
+
+
+def pulled_nothing(site, config, **options):
+    place = f"{site.destination_url}-bundle"
+    return pull(config, place, parse_options({"format": "openai", **options})).why_empty
+
+
+@pytest.mark.parametrize("direction", ["asc", "desc"])
+@pytest.mark.parametrize(("duplicates", "stays"), [("first", "one"), ("last", "two")])
+def test_first_and_last_are_by_time_where_the_export_is_ordered(site, direction, duplicates, stays):
+    rows = [
+        event(
+            id=text,
+            request=chat("d"),
+            response=answer(text),
+            requested_at=datetime(2024, 6, 1, hour, tzinfo=UTC),
+        )
+        for hour, text in enumerate(("one", "two"))
+    ]
+    site.put("a.parquet", write_batch(rows))
+    export(config := make_config(site, order_by=f"requested_at {direction}"))
+    pulls = Pulls(site, config)
+
+    assert texts(pulls.rows(pulls(duplicates=duplicates))) == [["d", stays]]
+
+
 def test_rows_past_a_files_limit_go_to_the_next(tmp_path):
     writer = BundleWriter(tmp_path, max_file_bytes=25)
     for number in range(5):
@@ -532,6 +594,8 @@ def test_the_command_pulls_and_tells(tmp_path, exported_here):
         (["--tag", "x"], 2, "--tag: 'x' is not of the form NAME=VALUE"),
         (["--format", "x"], 2, "format"),
         (["--tag", "a=b"], 0, "nothing was written"),
+        (["--tag", "a=1", "--tag", "a=2"], 2, "--tag: a is given 2 times"),
+        (["--as-of", "2020-01-01"], 0, "Nothing to pull from"),
         (["--tag", "a=b", "--require-data"], 1, "no row came out"),
     ],
 )

@@ -16,7 +16,7 @@ with
             *,
             row_number() over (
                 partition by input, covered
-                order by case when $newest then -ordinal else ordinal end
+                order by case when $newest then -age else age end
             ) as copy
         from compared
     ),

@@ -7,7 +7,7 @@ with
     counted as (
         select
             *,
-            row_number() over (partition by input, side order by ordinal desc) as copy,
+            row_number() over (partition by input, side order by age desc) as copy,
             count(*) filter (where side = 'chosen') over (partition by input) as chosen,
             count(*) filter (where side = 'rejected') over (partition by input) as rejected
         from examples

@@ -1,6 +1,7 @@
 """Bundles of the 300 real calls, and of hostile records, given to the packages that read them."""
 
 import json
+import uuid
 from datetime import UTC, datetime
 
 import pytest
@@ -86,6 +87,32 @@ def test_bundles_of_real_calls_are_read_whole(bundles, consume, consumer):
     for name, verdict in zip(SINGLE, verdicts, strict=True):
         assert verdict.ok, (name, verdict.detail)
         assert verdict.rows == summaries[name].total_rows
+
+
+@pytest.mark.s3
+@pytest.mark.consumers
+@pytest.mark.parametrize("consumer", ["datasets"])
+def test_bundles_that_a_pull_wrote_to_s3_are_read_there(bundles, consume, consumer, s3_env):
+    base, summaries = bundles
+    options = {"endpoint_url": s3_env.endpoint}
+    config = sample_config(str(base / "exported"))
+    place = f"s3://exports/bundles-{uuid.uuid4().hex[:12]}"
+    at_s3 = pull(
+        config.destination.url,
+        f"{place}/openai",
+        parse_options({"format": "openai"}),
+        storage_options=options,
+    )
+
+    (verdict,) = consume(
+        consumer,
+        f"{place}/openai/train.jsonl",
+        storage_options={"client_kwargs": options},
+        environment=s3_env.environment(),
+    )
+
+    assert verdict.ok, verdict.detail
+    assert verdict.rows == at_s3.total_rows == summaries["openai"].total_rows
 
 
 def hostile_events():
