@@ -60,7 +60,7 @@ check: $(STAMP) ## lint, format, types, import rules and the Dockerfile
 	$(BIN)/hadolint configs/Dockerfile
 
 test: check $(CONSUMERS_STAMP) ## check, then all tests with branch coverage
-	CONSUMERS_PYTHON=$(CURDIR)/$(CONSUMERS_BIN)/python $(BIN)/python -m pytest -m "not ui" --numprocesses $(WORKERS) --dist loadgroup --cov --cov-report=term
+	CONSUMERS_PYTHON=$(CURDIR)/$(CONSUMERS_BIN)/python $(BIN)/python -m pytest -m "not ui" --numprocesses $(WORKERS) --cov --cov-report=term
 
 test-consumers: $(STAMP) $(CONSUMERS_STAMP) ## give bundles to the packages that read them
 	CONSUMERS_PYTHON=$(CURDIR)/$(CONSUMERS_BIN)/python $(BIN)/python -m pytest -m consumers

@@ -1,11 +1,13 @@
 """Fixtures of every test: an S3 server, and one place to read from and write to on disk and S3."""
 
+import re
 import signal
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from pipelines.storage import Store, open_store
 from tests.s3_server import S3Server, serve_s3
@@ -17,6 +19,27 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "consumers: `make test-consumers` runs these alone")
     # Processes that share the tests ignore Ctrl-C, and what they start would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Tests that share a server, or what was made once: they stay in one process. Groups of xdist's own
+# do nothing with pytest 9.2, which has no `Item._nodeid` any more.
+_TOGETHER = re.compile(
+    r"tests/flows/test_deployments|tests/flows/|tests/test_crashes\.py::\w+\[(file|s3)"
+    r"|tests/targets/test_bundles|tests/targets/test_consumers"
+)
+
+
+class _Together(LoadScopeScheduling):
+    """Hands out tests one by one, and those that stay together as one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        found = _TOGETHER.match(nodeid)
+        return found[0] if found else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return _Together(config, log)
 
 
 @dataclass(frozen=True)

@@ -138,8 +138,7 @@ def open_once(request, tmp_path_factory):
             kind,
             point,
             id=f"{kind}-{point}",
-            # One arena a store: its tests stay in one process.
-            marks=[pytest.mark.xdist_group(f"crashes-{kind}")] + [pytest.mark.s3] * (kind == "s3"),
+            marks=[pytest.mark.s3] * (kind == "s3"),
         )
         for kind in ("file", "s3")
         for point in points_of(kind)

@@ -470,7 +470,7 @@ def test_partition_value_that_is_too_long_fails_its_window_alone(site):
     assert "secret" not in summary.windows[0].error
 
 
-def test_values_of_many_keys_lead_to_their_own_partition(site):
+def test_values_of_many_keys_lead_to_their_own_partition(file_site):
     keys = "abcdefghijkl"
     rows = [
         call(
@@ -478,14 +478,14 @@ def test_values_of_many_keys_lead_to_their_own_partition(site):
         )
         for n in range(101)  # 101 ** 11 is more than 64 bits tell apart
     ]
-    site.put("a.parquet", write_batch(rows))
+    file_site.put("a.parquet", write_batch(rows))
 
-    export(make_config(site, partition_by=[f"tags.{key}" for key in keys]))
+    export(make_config(file_site, partition_by=[f"tags.{key}" for key in keys]))
 
     found = {
         json.loads(line)["input"]["name"]: part.partition
-        for part in read_manifest(site).parts
-        for line in split_lines(unpack(part.path, part_bytes(site)[part.path]))
+        for part in read_manifest(file_site).parts
+        for line in split_lines(unpack(part.path, part_bytes(file_site)[part.path]))
     }
     assert found == {
         row["id"]: "/".join(f"tags.{key}={value}" for key, value in json.loads(row["tags"]).items())

@@ -167,15 +167,16 @@ def test_index_is_rebuilt_on_demand(three_days, footers):
     assert set(footers) == {"0.parquet", "1.parquet", "2.parquet"}
 
 
-def test_many_small_segments_become_one(site):
+def test_many_small_segments_become_one(site, monkeypatch):
+    monkeypatch.setattr("pipelines.segments._MANY_SMALL", 4)
     config = daily(site)
-    for number in range(30):
+    for number in range(8):
         site.put(f"{number:02d}.parquet", at(NOON))
         export(config, now=AFTER)
 
-    assert len(below(site, "_meta/batches/")) < 26
-    assert len(below(site, "_meta/windows/")) < 26
-    assert len(read_records(site)) == 30
+    assert len(below(site, "_meta/batches/")) < 6
+    assert len(below(site, "_meta/windows/")) < 6
+    assert len(read_records(site)) == 8
 
 
 def test_batch_that_two_runs_indexed_counts_once(three_days):

@@ -11,8 +11,6 @@ from pipelines.export import export_window as library
 from pipelines.verification import verify_export
 from tests.builders import events, make_config, read_manifests, write_batch
 
-pytestmark = pytest.mark.xdist_group("flows")  # one server
-
 START = datetime(2024, 6, 1, tzinfo=UTC)
 RANGE = {"start": "2024-06-01", "end": "2024-06-05"}
 NAMES = [

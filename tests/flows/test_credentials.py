@@ -10,7 +10,7 @@ from pipelines.errors import ConfigError
 from pipelines.storage import open_store
 from tests.builders import make_config
 
-pytestmark = [pytest.mark.s3, pytest.mark.xdist_group("flows")]  # one server
+pytestmark = pytest.mark.s3
 
 HOSTILE = {
     "AWS_ACCESS_KEY_ID": "another",

@@ -22,7 +22,7 @@ from tests.conftest import Site, use_identity
 from tests.fault_proxy import Faults, fault_proxy
 from tests.flows.servers import ROOT, serve_prefect, wait_for
 
-pytestmark = [pytest.mark.s3, pytest.mark.xdist_group("deployments")]
+pytestmark = pytest.mark.s3
 
 POOL = "request-logs"
 EXPORT = "export-request-logs"

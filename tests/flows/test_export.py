@@ -25,8 +25,6 @@ from pipelines.failures import read_failures
 from tests.builders import events, make_config, read_manifests, write_batch
 from tests.builders import export as run_library
 
-pytestmark = pytest.mark.xdist_group("flows")  # one server
-
 ROOT = Path(__file__).parents[2]
 DAYS = (datetime(2024, 6, 1, 9, tzinfo=UTC), datetime(2024, 6, 2, 9, tzinfo=UTC))
 WINDOWS = ["20240601T000000Z_20240602T000000Z", "20240602T000000Z_20240603T000000Z"]

@@ -11,8 +11,6 @@ from pipelines.pull import pull
 from pipelines.pull_options import parse_options
 from tests.builders import events, export, make_config, write_batch
 
-pytestmark = pytest.mark.xdist_group("flows")  # one server
-
 ANSWER = (
     '{"object":"chat.completion","choices":[{"index":0,"finish_reason":"stop",'
     '"message":{"role":"assistant","content":"Hi"}}]}'

@@ -11,8 +11,6 @@ import yaml
 from pipelines.errors import ConfigError
 from tests.builders import make_config
 
-pytestmark = pytest.mark.xdist_group("flows")  # one server
-
 
 @pytest.fixture
 def reporting(prefect_server):  # noqa: ARG001 - a fixture for its effect

@@ -15,7 +15,6 @@ from pipelines.targets.registry import TARGETS
 from tests.builders import event, export, write_batch
 from tests.targets.test_consumers import OWN, READERS
 
-pytestmark = pytest.mark.xdist_group("bundles")  # made once
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 SINGLE = [name for name, target in TARGETS.items() if not target.needs_pairs and name != "records"]
 # Rows of the real calls, and records left out by reason, which every format shares.
