@@ -265,7 +265,8 @@ class ExportConfig(_Frozen):
         where: one SQL boolean expression over the event's fields, for what filters cannot say.
         partition_by: Hive keys, in order; empty writes all parts into one folder.
         compression: of parts; `gzip` everything reads, `zstd` is smaller and faster.
-        compression_level: the codec's own level; by default 1 for gzip (ISA-L) and 3 for zstd.
+        compression_level: the codec's own level; by default 1 for gzip (ISA-L); for zstd a
+            quick one of our own, about as small as 3.
         target_part_bytes: a part closes at this many bytes before compression.
         extra_fields: event fields added to a record after input, output and tags.
         exclude_errors: leave out events that the mapping calls errors.

@@ -1,7 +1,7 @@
 """Reading one shard's batches in order: copies fetched ahead, queries, text that is not UTF-8."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,7 +22,11 @@ from pipelines.sources.listing import open_source
 from pipelines.sources.not_utf8 import columns_of_copy
 from pipelines.work import BatchRange, ShardWork
 
-_ROWS_PER_READ = 2048  # DuckDB's vector: smaller and larger reads are slower
+_MOST_ROWS_PER_READ = 2048  # DuckDB's vector
+_LEAST_ROWS_PER_READ = 256
+# Of compressed batches. A read is a few times that: the allocator keeps blocks of up to 32 MiB for
+# the next one, larger ones come from the kernel each time, page by page.
+_BYTES_PER_READ = 2 * 1024**2
 _REMOTE_SCAN_BYTES = 64 * 1024**2  # one scan is read while the next one is fetched
 _SCAN_FILES = 512
 _FETCHERS = 4
@@ -40,6 +44,7 @@ class Session:
         self.losers = False
         self.con = con
         self._spool = spool
+        self._rows_per_read = _rows_per_read(work.ranges)
         self._collected = False
         self._fetched: Collection[str] | None = None
         self.outlived: Counter[tuple[int, int]] = Counter()
@@ -147,7 +152,7 @@ class Session:
         )
         with (
             engine_errors("sorting by requested_at"),
-            self.con.sql(sql).to_arrow_reader(_ROWS_PER_READ) as reader,
+            self.con.sql(sql).to_arrow_reader(self._rows_per_read) as reader,
         ):
             yield from reader
 
@@ -217,7 +222,7 @@ class Session:
     def _read(self, scan: Scan, query: Query) -> Iterator[pa.RecordBatch]:
         with self._blaming(scan, query), _reading(scan):
             relation = self.con.sql(query.sql, params=query.params)
-            with relation.to_arrow_reader(_ROWS_PER_READ) as reader:
+            with relation.to_arrow_reader(self._rows_per_read) as reader:
                 yield from reader
 
     def _fetch_all(self, scan: Scan, query: Query, start: str = "") -> list[Any]:
@@ -244,7 +249,7 @@ class Session:
                 try:
                     with _reading(single):
                         rows = self.con.execute(query.sql, query.params | again)
-                        while rows.fetchmany(_ROWS_PER_READ):
+                        while rows.fetchmany(self._rows_per_read):
                             pass
                 except NotUtf8Error:
                     continue
@@ -368,3 +373,10 @@ def _singles(scan: Scan) -> Iterator[Scan]:
 
 def _named(scan: Scan) -> str:
     return scan.paths[0] if len(scan.paths) == 1 else f"{scan.paths[0]} to {scan.paths[-1]}"
+
+
+def _rows_per_read(ranges: Sequence[BatchRange]) -> int:
+    rows = sum(entry.rows[1] - entry.rows[0] for entry in ranges)
+    size = sum(entry.bytes for entry in ranges)
+    fit = _BYTES_PER_READ * rows // max(size, 1)
+    return min(max(fit, _LEAST_ROWS_PER_READ), _MOST_ROWS_PER_READ)

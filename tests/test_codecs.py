@@ -1,6 +1,7 @@
 import zlib
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,3 +41,15 @@ def test_any_chunks_come_back_from_one_gzip_member(chunks):
 
 def test_a_gzip_stream_has_no_time():
     assert compress([TEXT])[4:8] == bytes(4)
+
+
+@pytest.mark.parametrize("level", [None, 1, 19])
+def test_a_zstd_frame_is_checked_and_every_reader_has_memory_for_it(level):
+    """RFC 8878 asks decoders for a window of 8 MiB, and no more."""
+    data = compress([bytearray(TEXT)] * 8, "zstd", level)
+
+    frame = zstandard.get_frame_parameters(data)
+    assert frame.has_checksum
+    assert frame.window_size <= 8 * 1024**2
+    reader = zstandard.ZstdDecompressor(max_window_size=8 * 1024**2).stream_reader(data)
+    assert reader.read() == TEXT * 8
