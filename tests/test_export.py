@@ -503,9 +503,9 @@ def put_long(site, **columns):
                 request=json.dumps({"name": f"{batch}-{n:05d}", "x": "y" * (n * 13 % 90)}),
                 **{name: value(n) for name, value in columns.items()},
             )
-            for n in range(20_000)
+            for n in range(9_000)
         ]
-        site.put(f"{batch}.parquet", write_batch(rows, row_group_size=7001))
+        site.put(f"{batch}.parquet", write_batch(rows, row_group_size=3001))
 
 
 def export_on_threads(site, threads, **changes):
@@ -521,7 +521,7 @@ def test_values_that_share_a_partition_stay_in_batch_order_on_any_threads(site):
     put_long(site, model=lambda n: (None, "", "__HIVE_DEFAULT_PARTITION__")[n * 7 % 3])
 
     found = [
-        export_on_threads(site, threads, partition_by=["model"], target_part_bytes=900_000)
+        export_on_threads(site, threads, partition_by=["model"], target_part_bytes=400_000)
         for threads in (1, 2, 4)
     ]
 
@@ -549,7 +549,7 @@ def test_rejects_of_several_reasons_are_in_batch_order_on_any_threads(site):
 
 def test_partitions_that_differ_in_case_alone_have_the_same_names_on_any_threads(site):
     put_long(site, model=lambda n: "GPT" if n * 7 % 3 else "gpt")
-    changes = {"partition_by": ["model"], "target_part_bytes": 300_000}
+    changes = {"partition_by": ["model"], "target_part_bytes": 130_000}
 
     found = [export_on_threads(site, threads, **changes) for threads in (1, 2, 4)]
 

@@ -117,7 +117,10 @@ def test_an_event_stands_in_one_window_beside_batches_of_dates(site, dates):
         rows = events({"id": f"{path}-{n}", "requested_at": t} for n, t in enumerate(times))
         site.put(path, write_batch(rows, schema_with(requested_at=kind)))
 
-    export(make_config(site, window={"every": "1h"}, extra_fields=["id"]))
+    export(
+        make_config(site, window={"every": "1h"}, extra_fields=["id"]),
+        now=DAY + timedelta(hours=30),
+    )
 
     exported = {m.window[:15]: m.ledger.exported for m in read_manifests(site)}
     assert {start: count for start, count in exported.items() if count} == {
