@@ -8,6 +8,10 @@ LOCK_BIN := build/lock/bin
 CONSUMERS := tests/consumers
 CONSUMERS_BIN := .venv-consumers/bin
 CONSUMERS_STAMP := .venv-consumers/.installed
+# What the benchmarks run against, for benchmarks only.
+PEERS_LOCK := tests/benchmarks/requirements.lock
+PEERS_BIN := .venv-peers/bin
+PEERS_STAMP := .venv-peers/.installed
 # Processes that share the tests; much of a test is waiting for servers and other processes.
 WORKERS ?= 3
 
@@ -21,7 +25,7 @@ unexport PREFECT_API_URL PREFECT_API_KEY PREFECT_PROFILE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install consumers demo check test test-consumers test-ui soak bench bench-quick bench-scale lock clean
+.PHONY: help install consumers peers demo check test test-consumers test-ui soak bench bench-quick bench-scale lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +53,14 @@ $(CONSUMERS_STAMP): $(CONSUMERS)/requirements.lock | $(BIN)/python
 
 consumers: $(CONSUMERS_STAMP) ## make .venv-consumers: packages that the tests give bundles to
 
+$(PEERS_STAMP): $(PEERS_LOCK) | $(BIN)/python
+	test -x $(PEERS_BIN)/python || $(PYTHON) -m venv .venv-peers
+	$(PEERS_BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement $<
+	$(PEERS_BIN)/python -m pip check
+	@touch $@
+
+peers: $(PEERS_STAMP) ## make .venv-peers: the tools that the benchmarks run against, 2 GB
+
 demo: $(STAMP) ## export the bundled sample of real calls
 	$(BIN)/python -m flows.export configs/demo.yaml
 
@@ -73,10 +85,12 @@ test-ui: $(STAMP) ## look at Prefect's pages in Chromium, which Debian's package
 soak: $(STAMP) ## kill 200 exports at random and count what that cost
 	$(BIN)/python -m tests.soak --kills 200
 
+# Where a peer cannot be installed, the others run: the benchmark says what it leaves out.
 bench: $(STAMP) ## paired runs against other tools on 1 GB
+	$(MAKE) peers || echo 'make peers failed: what is not installed is left out' >&2
 	$(BIN)/python -m tests.benchmarks.paired --gb 1
 
-bench-quick: $(STAMP) ## the same, small
+bench-quick: $(STAMP) ## the same on 50 MB, against those that are installed
 	$(BIN)/python -m tests.benchmarks.paired --quick
 
 bench-scale: $(STAMP) ## plan over 100,000 and 1,000,000 batches with nothing to do
@@ -94,6 +108,7 @@ lock: ## make the locks again from pyproject.toml and from what the consumers' t
 		$(LOCK_FORM) $(UPGRADE)
 	$(LOCK_BIN)/uv pip compile $(CONSUMERS)/requirements.in --override $(CONSUMERS)/overrides.txt \
 		--output-file $(CONSUMERS)/requirements.lock --quiet $(LOCK_FORM) $(UPGRADE)
+	$(LOCK_BIN)/uv pip compile --group peers --output-file $(PEERS_LOCK) --quiet $(LOCK_FORM) $(UPGRADE)
 
 clean: ## remove what make made
-	rm -rf .venv .venv-consumers .prefect export-demo build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-consumers .venv-peers .prefect export-demo build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

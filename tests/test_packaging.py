@@ -121,12 +121,20 @@ def test_pipelines_imports_from_the_wheel_without_prefect(wheel, tmp_path):
     assert printed.split() == [str(tmp_path / "pipelines" / "__init__.py"), "False"]
 
 
-def test_the_lock_pins_every_requirement_and_holds_no_address():
-    text = (ROOT / "requirements.lock").read_text("utf-8")
+@pytest.mark.parametrize(
+    ("lock", "group", "own"),
+    [
+        pytest.param("requirements.lock", "dev", True, id="package"),
+        pytest.param("tests/benchmarks/requirements.lock", "peers", False, id="peers"),
+    ],
+)
+def test_the_lock_pins_every_requirement_and_holds_no_address(lock, group, own):
+    text = (ROOT / lock).read_text("utf-8")
     lines = [line for line in text.splitlines() if not line.startswith("    --hash=sha256:")]
     pinned = {line.split("==")[0].split("[")[0] for line in lines}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    wanted = project["dependency-groups"][group]
+    wanted += project["project"]["dependencies"] if own else []
 
     assert all("==" in line for line in lines)
     assert "/" not in text

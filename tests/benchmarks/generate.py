@@ -142,7 +142,13 @@ class App:
 
 
 def generate(
-    directory: Path, *, raw_bytes: int, batches: int, seed: int = 7, hostile: float = 0.0
+    directory: Path,
+    *,
+    raw_bytes: int,
+    batches: int,
+    seed: int = 7,
+    hostile: float = 0.0,
+    one_line: bool = False,
 ) -> Generated:
     """Write `batches` Parquet files of about `raw_bytes` of payloads in all, sorted by time.
 
@@ -152,10 +158,12 @@ def generate(
         batches: number of files.
         seed: same seed and sizes, same events.
         hostile: share of the payloads that are spoilt so that they are not strict JSON.
+        one_line: no payload is pretty-printed.
     """
     directory.mkdir(parents=True, exist_ok=True)
     rng = random.Random(seed)  # noqa: S311 - test data, not secrets
-    traffic = Traffic(rng, largest_bytes=max(raw_bytes // batches // 8, 4_000))
+    largest_bytes = max(raw_bytes // batches // 8, 4_000)
+    traffic = Traffic(rng, largest_bytes=largest_bytes, one_line=one_line)
     span = timedelta(days=DAYS) / batches
     paths: list[Path] = []
     events = written_bytes = 0
@@ -180,8 +188,9 @@ def generate(
 class Traffic:
     """An endless, deterministic source of request and response bodies."""
 
-    def __init__(self, rng: random.Random, *, largest_bytes: int) -> None:
+    def __init__(self, rng: random.Random, *, largest_bytes: int, one_line: bool) -> None:
         self._rng = rng
+        self._one_line = one_line
         self._request_sizes = _size_table(REQUEST_BYTES, largest_bytes)
         self._response_sizes = _size_table(RESPONSE_BYTES, largest_bytes)
         words = _ENGLISH.split() + _made_up_words(rng, 5_000)
@@ -254,7 +263,7 @@ class Traffic:
         finish_reason = (
             "tool_calls" if calls_tool else ("stop" if rng.random() < 0.95 else "length")
         )
-        pretty = rng.random() < PRETTY_SHARE
+        pretty = rng.random() < PRETTY_SHARE and not self._one_line
         template = _ANSWERS[calls_tool, pretty]
         text = app.pool.cut(rng, max(size_bytes - len(template), 20))
         if calls_tool:
@@ -283,7 +292,8 @@ class Traffic:
     def _error(self) -> dict[str, Any]:
         status, code, message = self._rng.choice(_ERRORS)
         error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
-        body = None if status is None else json.dumps({"error": error}, indent=2)
+        indent = None if self._one_line else 2
+        body = None if status is None else json.dumps({"error": error}, indent=indent)
         return {
             "respPayload": body,
             "statusCode": status,
@@ -556,6 +566,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batches", type=int, default=25)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--hostile", type=float, default=0.0, help="share of payloads to spoil")
+    parser.add_argument("--one-line", action="store_true", help="pretty-print no payload")
     options = parser.parse_args(arguments)
     start = time.perf_counter()
     made = generate(
@@ -564,6 +575,7 @@ def main(arguments: list[str] | None = None) -> None:
         batches=options.batches,
         seed=options.seed,
         hostile=options.hostile,
+        one_line=options.one_line,
     )
     seconds = time.perf_counter() - start
     stored_bytes = sum(path.stat().st_size for path in made.batches)

@@ -19,7 +19,7 @@ import yaml
 
 from pipelines.values import parse_bytes
 from tests.benchmarks.generate import Generated, generate
-from tests.benchmarks.paired import Usage, describe_versions, measure
+from tests.benchmarks.measure import Usage, describe_versions, measure
 
 BATCH_BYTES = 22_000_000
 ALLOWANCE_BYTES = 512_000_000

@@ -1,92 +1,92 @@
-"""Paired runs of the package against a plain DuckDB recipe, each in a fresh process.
+"""Paired runs of the package against its peers, each in a fresh process.
 
     python -m tests.benchmarks.paired --gb 0.5 --compression gzip zstd none --runs 3
     python -m tests.benchmarks.paired --quick
+    python -m tests.benchmarks.paired --peers duckdb polars-concat --clean
 
-A is `request-logs export`, B is `tests/benchmarks/recipe.py`. They take turns (A B A B …), so a
-noisy neighbour hits both alike; figures are medians, the ratio is the median of the pairs'. What
-they wrote is compared too: records per partition, and parsed JSON in a sample of the partitions.
-Peak memory is `ru_maxrss` as Linux counts it.
+A is `request-logs export`, B is a script of `tests/benchmarks/peers`. They take turns (A B A B …),
+so a noisy neighbour hits both alike; figures are medians, the ratio is the median of the pairs':
+above 1 the package is faster. MB are the package's lines, whatever the peer makes of them. What
+both wrote is compared too, in every partition; where a peer that promises the same content writes
+another one, the exit code is 1. Two rows are floors: `scan-concat` reads and joins the strings of
+the lines, `compressor` is the package's codec alone; neither writes anything.
 """
 
 import argparse
-import collections
-import gzip
-import importlib.metadata
-import io
 import json
-import os
-import platform
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-import urllib.parse
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
 
 import yaml
-import zstandard
 
-from tests.benchmarks.generate import generate
+from tests.benchmarks.catalog import PEERS, Found, Peer, find_peers
+from tests.benchmarks.compare import compare_outputs
+from tests.benchmarks.generate import Generated, generate
+from tests.benchmarks.measure import (
+    CommandError,
+    Usage,
+    describe_versions,
+    list_versions,
+    measure,
+)
+from tests.benchmarks.peers.command import COMPRESSIONS, Compression
+from tests.benchmarks.table import HEADER, Pairs, format_failure, format_floors, format_row
 
-Compression = Literal["gzip", "zstd", "none"]
-Side = Literal["package", "recipe"]
-SIDES: tuple[Side, ...] = ("package", "recipe")
-SAMPLED_PARTITIONS = 3
+PEERS_PYTHON = Path(".venv-peers/bin/python")
+_BATCH_BYTES = 22_000_000
+_SAMPLE_BYTES = 50_000_000  # of payloads, at least; parsing all of a gigabyte would take minutes
+_REASON_CHARS = 160
 _MEMORY_FILE_SYSTEM = Path("/dev/shm")  # noqa: S108 - a disk would be the brake, not the code
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What one process took."""
-
-    wall_seconds: float
-    cpu_seconds: float
-    peak_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """What one side wrote: bytes as stored and as text, and records per partition."""
-
-    stored_bytes: int
-    text_bytes: int
-    records: dict[str, int]
+class PeerError(Exception):
+    """A peer failed; the text is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """The parameters every run shares."""
+    """The parameters every run shares; `elsewhere` keeps generating and comparing out of here."""
 
     directory: Path
-    source: Path
+    elsewhere: Executor
+    made: Generated
+    found: Found
+    runs: int
     threads: int
     memory_limit: str
+    is_flat: bool
 
-    def destination(self, side: Side) -> Path:
-        """Return where a side writes; emptied before each of its runs."""
-        return self.directory / "out" / side
+    @property
+    def source(self) -> Path:
+        """The folder of the batches."""
+        return self.directory / "raw"
 
-    def command(self, side: Side, compression: Compression) -> list[str]:
-        """Return the command of one side; writes the config that the package reads."""
-        destination = self.destination(side)
-        if side == "recipe":
-            recipe = [sys.executable, "-m", "tests.benchmarks.recipe"]
-            arguments = [str(self.source), str(destination)]
-            return [*recipe, *arguments, "--compression", compression, f"--threads={self.threads}"]
-        config = self.directory / f"paired-{compression}.yaml"
+    def is_flat_for(self, peer: Peer) -> bool:
+        """Return whether both sides write no partitions."""
+        return self.is_flat or peer.always_flat
+
+    def destination(self, side: str) -> Path:
+        """Return where a side writes, emptied."""
+        path = self.directory / "out" / side
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+        return path
+
+    def package_command(
+        self, destination: Path, compression: Compression, *, flat: bool
+    ) -> list[str]:
+        """Return the command of the package; writes the config that it reads."""
+        config = self.directory / "paired.yaml"
         settings = {
             "name": "paired",
             "source": {"url": self.source.as_uri(), "preset": "openpipe"},
             "destination": {"url": destination.as_uri()},
-            "partition_by": ["date", "model"],
+            "partition_by": [] if flat else ["date", "model"],
             "compression": compression,
             "threads": self.threads,
             "memory_limit": self.memory_limit,
@@ -94,199 +94,125 @@ class Setup:
         config.write_text(yaml.safe_dump(settings, sort_keys=False), "utf-8")
         return [sys.executable, "-m", "pipelines", "export", str(config), "--json"]
 
-
-def measure(command: list[str]) -> Usage:
-    """Run a command to its end; stop the benchmark with its messages if it fails."""
-    with tempfile.TemporaryFile() as messages:
-        start = time.perf_counter()
-        process = subprocess.Popen(  # noqa: S603 - commands are built above
-            command, stdout=subprocess.DEVNULL, stderr=messages
-        )
-        _, status, used = os.wait4(process.pid, 0)
-        wall_seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            messages.seek(0)
-            text = messages.read().decode(errors="replace")
-            sys.exit(f"exit code {process.returncode} from {' '.join(command)}\n{text}")
-    return Usage(wall_seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
+    def peer_command(self, peer: Peer, destination: Path, compression: Compression) -> list[str]:
+        """Return the command of a peer."""
+        options = [f"--compression={compression}", f"--threads={self.threads}"]
+        if self.is_flat_for(peer):
+            options.append("--flat")
+        return peer.command(self.found.python_of(peer), self.source, destination, *options)
 
 
-def run_pairs(
-    setup: Setup, compression: Compression, runs: int, sides: tuple[Side, ...]
-) -> dict[Side, list[Usage]]:
-    """Run the sides in turns, `runs` times each; the last output of each stays on disk."""
-    usages: dict[Side, list[Usage]] = {side: [] for side in sides}
-    for _ in range(runs):
-        for side in sides:
-            destination = setup.destination(side)
-            shutil.rmtree(destination, ignore_errors=True)
-            destination.mkdir(parents=True)
-            usages[side].append(measure(setup.command(side, compression)))
-    return usages
+def run_pairs(setup: Setup, peer: Peer, compression: Compression) -> Pairs:
+    """Run the package and a peer in turns, and compare what they wrote last.
+
+    Raises:
+        PeerError: the peer failed; all else that fails is the package's or the benchmark's fault.
+    """
+    flat = setup.is_flat_for(peer)
+    package_runs: list[Usage] = []
+    peer_runs: list[Usage] = []
+    package_output = peer_output = setup.directory
+    for _ in range(setup.runs):
+        package_output = setup.destination("package")
+        command = setup.package_command(package_output, compression, flat=flat)
+        package_runs.append(measure(command))
+        peer_output = setup.destination("peer")
+        peer_runs.append(measure_peer(setup.peer_command(peer, peer_output, compression)))
+    one_in = max(setup.made.raw_bytes // _SAMPLE_BYTES, 1)
+    comparison = None
+    if not peer.is_floor:
+        compared = setup.elsewhere.submit(compare_outputs, package_output, peer_output, one_in)
+        comparison = compared.result()
+    windows = json.loads(package_runs[-1].printed)["windows"]
+    text_bytes = sum(window["raw_bytes"] for window in windows)
+    return Pairs(package_runs, peer_runs, text_bytes, comparison)
 
 
-def list_partitions(destination: Path) -> dict[str, list[Path]]:
-    """Return the files of each `date=…/model=…`, with the escapes of the names undone."""
-    partitions: dict[str, list[Path]] = collections.defaultdict(list)
-    for path in sorted(destination.rglob("date=*/model=*/*")):
-        name = "/".join(path.parts[-3:-1])
-        partitions[urllib.parse.unquote(name)].append(path)
-    return dict(partitions)
+def measure_peer(command: list[str]) -> Usage:
+    """Run a peer; a floor says itself what counts, if it prints anything."""
+    try:
+        usage = measure(command)
+    except CommandError as exc:
+        lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+        raise PeerError(lines[-1][:_REASON_CHARS]) from exc
+    return replace(usage, **json.loads(usage.printed)) if usage.printed else usage
 
 
-def describe_output(destination: Path) -> Output:
-    """Count what a side wrote, decompressing all of it."""
-    stored_bytes = text_bytes = 0
-    records: dict[str, int] = {}
-    for name, paths in list_partitions(destination).items():
-        records[name] = 0
-        for path in paths:
-            stored_bytes += path.stat().st_size
-            with open_text(path) as lines:
-                for line in lines:
-                    text_bytes += len(line)
-                    records[name] += 1
-    return Output(stored_bytes, text_bytes, records)
-
-
-@contextmanager
-def open_text(path: Path) -> Iterator[Iterable[bytes]]:
-    """Open a JSONL file for reading by lines, whatever its codec."""
-    with path.open("rb") as file:
-        magic = file.read(4)
-        file.seek(0)
-        if magic[:2] == b"\x1f\x8b":
-            with gzip.open(file) as lines:
-                yield lines
-        elif magic == zstandard.FRAME_HEADER:
-            reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-            with io.BufferedReader(reader, 1 << 20) as lines:
-                yield lines
-        else:
-            yield file
-
-
-def compare_outputs(setup: Setup, outputs: dict[Side, Output]) -> list[str]:
-    """Return what differs between the two sides, a sentence each; empty when nothing does."""
-    package, recipe = outputs["package"].records, outputs["recipe"].records
-    differences = [
-        f"{name}: {package.get(name, 0):,} records here, {recipe.get(name, 0):,} in the recipe's"
-        for name in sorted(package.keys() | recipe.keys())
-        if package.get(name) != recipe.get(name)
-    ]
-    step = max(len(recipe) // SAMPLED_PARTITIONS, 1)
-    for name in sorted(package.keys() & recipe.keys())[::step]:
-        ours, theirs = (
-            count_parsed(list_partitions(setup.destination(side))[name]) for side in SIDES
-        )
-        if ours != theirs:
-            only_here, only_there = ours - theirs, theirs - ours
-            differences.append(
-                f"{name}: {only_here.total():,} records only here,"
-                f" {only_there.total():,} only in the recipe's"
-            )
-    return differences
-
-
-def count_parsed(paths: list[Path]) -> collections.Counter[int]:
-    """Count records by what they parse to: spelling and key order do not matter."""
-    counts: collections.Counter[int] = collections.Counter()
-    for path in paths:
-        with open_text(path) as lines:
-            counts.update(hash(json.dumps(json.loads(line), sort_keys=True)) for line in lines)
-    return counts
-
-
-def format_rows(
-    compression: Compression, usages: dict[Side, list[Usage]], outputs: dict[Side, Output]
-) -> list[str]:
-    """Return one Markdown row a side."""
-    ratio = "-"
-    if len(usages) > 1:
-        ratio = f"{wall_ratio(usages):.2f}"
-    rows: list[str] = []
-    for side, runs in usages.items():
-        wall_seconds = statistics.median(run.wall_seconds for run in runs)
-        cpu_seconds = statistics.median(run.cpu_seconds for run in runs)
-        peak_bytes = statistics.median(run.peak_bytes for run in runs)
-        output = outputs[side]
-        cells = (
-            compression,
-            side,
-            f"{wall_seconds:.2f}",
-            f"{output.text_bytes / 1e6 / wall_seconds:,.0f}",
-            f"{cpu_seconds:.2f}",
-            f"{peak_bytes / 1e6:,.0f}",
-            f"{output.stored_bytes / 1e6:,.1f}",
-            f"{sum(output.records.values()):,}",
-            ratio if side == "package" else "1",
-        )
-        rows.append(f"| {' | '.join(cells)} |")
-    return rows
-
-
-def wall_ratio(usages: dict[Side, list[Usage]]) -> float:
-    """Return the median over the pairs of the package's wall time by the recipe's."""
-    pairs = zip(usages["package"], usages["recipe"], strict=True)
-    return statistics.median(ours.wall_seconds / theirs.wall_seconds for ours, theirs in pairs)
-
-
-def describe_versions(threads: int) -> str:
-    """Return date, versions and machine on one line."""
-    packages = ("duckdb", "pyarrow", "zstandard")
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
-    return (
-        f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {', '.join(versions)},"
-        f" {platform.machine()}, {os.cpu_count()} CPUs, {threads} threads"
-    )
+def run_all(setup: Setup, compressions: list[Compression]) -> list[str]:
+    """Print a row for each codec and peer, and the floors; return what broke a promise."""
+    write = sys.stdout.write
+    write(HEADER)
+    measured: dict[tuple[Compression, str], Pairs] = {}
+    broken: list[str] = []
+    for compression in compressions:
+        for name, peer in setup.found.peers.items():
+            layout = "flat" if setup.is_flat_for(peer) else "partitioned"
+            if compression not in peer.compressions:
+                if not peer.is_floor:
+                    write(format_failure(compression, name, layout, f"has no {compression}"))
+                continue
+            try:
+                pairs = run_pairs(setup, peer, compression)
+            except PeerError as exc:
+                write(format_failure(compression, name, layout, str(exc)))
+                if peer.keeps_content:
+                    broken.append(f"{compression}, {name}: {exc}")
+                continue
+            measured[compression, name] = pairs
+            write(format_row(compression, name, layout, pairs))
+            sys.stdout.flush()
+            if peer.keeps_content and pairs.comparison and not pairs.comparison.is_same:
+                broken.append(f"{compression}, {name}: another content than the package's")
+    write("".join(f"\n{line}\n" for line in format_floors(measured)))
+    return broken
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Generate the batches, run the pairs, print a table; exit 1 where the contents differ."""
+    """Generate the batches, run the pairs, print a table; exit 1 where a promise is broken."""
     options = _parse(arguments)
-    write: Callable[[str], object] = sys.stdout.write
+    write = sys.stdout.write
     raw_bytes, runs = (50_000_000, 1) if options.quick else (int(options.gb * 1e9), options.runs)
     parent = options.dir or (_MEMORY_FILE_SYSTEM if _MEMORY_FILE_SYSTEM.is_dir() else None)
-    sides: tuple[Side, ...] = (options.only,) if options.only else SIDES
-    failures: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="paired-", dir=parent) as name:
-        source = Path(name) / "raw"
-        made = generate(source, raw_bytes=raw_bytes, batches=max(raw_bytes // 22_000_000, 1))
-        setup = Setup(Path(name), source, options.threads, options.memory_limit)
-        write(f"{describe_versions(options.threads)}; medians of {runs}, ratio of wall times\n")
-        write(
-            f"{made.events:,} events, {made.raw_bytes / 1e6:,.0f} MB of payloads in"
-            f" {len(made.batches)} batches\n\n"
-        )
-        write("| codec | side | wall s | MB/s | CPU s | peak MB | stored MB | records | ratio |\n")
-        write("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
-        for compression in options.compression:
-            usages = run_pairs(setup, compression, runs, sides)
-            outputs = {side: describe_output(setup.destination(side)) for side in sides}
-            write("\n".join(format_rows(compression, usages, outputs)) + "\n")
-            sys.stdout.flush()
-            if len(sides) > 1:
-                failures += compare_outputs(setup, outputs)
-                too_slow = options.max_ratio and wall_ratio(usages) > options.max_ratio
-                if too_slow and not options.quick:
-                    failures.append(f"{compression}: slower than {options.max_ratio} x the recipe")
-    if failures:
-        sys.exit("\n".join(failures))
+    found = find_peers(options.peers, options.peers_python)
+    with (
+        tempfile.TemporaryDirectory(prefix="paired-", dir=parent) as name,
+        ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as elsewhere,
+    ):
+        directory = Path(name)
+        made = elsewhere.submit(
+            generate,
+            directory / "raw",
+            raw_bytes=raw_bytes,
+            batches=max(raw_bytes // _BATCH_BYTES, 1),
+            one_line=options.clean,
+        ).result()
+        limit, flat = options.memory_limit, options.flat
+        setup = Setup(directory, elsewhere, made, found, runs, options.threads, limit, flat)
+        write(f"{describe_versions(options.threads)}\n")
+        write(f"peers: {list_versions(found.versions)}; medians of {runs} pairs\n")
+        write(f"{made.events:,} events, {made.raw_bytes / 1e6:,.0f} MB of payloads in")
+        write(f" {len(made.batches)} batches{', none pretty-printed' if options.clean else ''}\n\n")
+        broken = run_all(setup, options.compression)
+        for peer, reason in found.left_out.items():
+            write(f"\nleft out: {peer}, {reason}\n")
+    if broken:
+        sys.exit("\n".join(broken))
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--gb", type=float, default=0.5, help="gigabytes of payload text")
-    codecs = ("gzip", "zstd", "none")
-    parser.add_argument("--compression", nargs="+", choices=codecs, default=list(codecs))
-    parser.add_argument("--runs", type=int, default=3, help="pairs for each codec")
+    codecs = list(COMPRESSIONS)
+    parser.add_argument("--compression", nargs="+", choices=codecs, default=codecs)
+    parser.add_argument("--runs", type=int, default=3, help="pairs for each codec and peer")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--memory-limit", default="2GB", help="of the package's engine")
-    parser.add_argument("--max-ratio", type=float, help="fail when the package is slower than this")
-    parser.add_argument("--only", choices=SIDES, help="run one side, compare nothing")
+    parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument("--peers-python", type=Path, default=PEERS_PYTHON, help="of their venv")
+    parser.add_argument("--flat", action="store_true", help="write no partitions")
+    parser.add_argument("--clean", action="store_true", help="no payload is pretty-printed")
     parser.add_argument("--dir", type=Path, help="where data goes; default is memory, if there is")
-    parser.add_argument("--quick", action="store_true", help="50 MB, one pair, no speed limit")
+    parser.add_argument("--quick", action="store_true", help="50 MB, one pair")
     return parser.parse_args(arguments)
 
 
