@@ -14,6 +14,7 @@ the lines, `compressor` is the package's codec alone; neither writes anything.
 
 import argparse
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -35,11 +36,12 @@ from tests.benchmarks.measure import (
     measure,
 )
 from tests.benchmarks.peers.command import COMPRESSIONS, Compression
-from tests.benchmarks.table import HEADER, Pairs, format_failure, format_floors, format_row
+from tests.benchmarks.table import HEADER, Pairs, format_floors, format_note, format_row
 
 PEERS_PYTHON = Path(".venv-peers/bin/python")
 _BATCH_BYTES = 22_000_000
 _SAMPLE_BYTES = 50_000_000  # of payloads, at least; parsing all of a gigabyte would take minutes
+_REASON = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception): .+)", re.MULTILINE)
 _REASON_CHARS = 160
 _MEMORY_FILE_SYSTEM = Path("/dev/shm")  # noqa: S108 - a disk would be the brake, not the code
 
@@ -133,8 +135,8 @@ def measure_peer(command: list[str]) -> Usage:
     try:
         usage = measure(command)
     except CommandError as exc:
-        lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-        raise PeerError(lines[-1][:_REASON_CHARS]) from exc
+        reasons = _REASON.findall(str(exc)) or str(exc).splitlines()
+        raise PeerError(reasons[-1][:_REASON_CHARS]) from exc
     return replace(usage, **json.loads(usage.printed)) if usage.printed else usage
 
 
@@ -149,13 +151,13 @@ def run_all(setup: Setup, compressions: list[Compression]) -> list[str]:
             layout = "flat" if setup.is_flat_for(peer) else "partitioned"
             if compression not in peer.compressions:
                 if not peer.is_floor:
-                    write(format_failure(compression, name, layout, f"has no {compression}"))
+                    write(format_note(compression, name, layout, f"has no {compression}"))
                 continue
             try:
                 pairs = run_pairs(setup, peer, compression)
             except PeerError as exc:
-                write(format_failure(compression, name, layout, str(exc)))
-                if peer.keeps_content:
+                write(format_note(compression, name, layout, f"fails: {exc}"))
+                if not peer.package:  # the others' venv, or Java, may be what is wrong
                     broken.append(f"{compression}, {name}: {exc}")
                 continue
             measured[compression, name] = pairs

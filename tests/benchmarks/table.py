@@ -58,9 +58,9 @@ def format_row(compression: Compression, name: str, layout: str, pairs: Pairs) -
     )
 
 
-def format_failure(compression: Compression, name: str, layout: str, reason: str) -> str:
-    """Return the row of a peer that could not do it."""
-    cells = [compression, name, layout, f"fails: {reason.replace('|', '/')}"]
+def format_note(compression: Compression, name: str, layout: str, note: str) -> str:
+    """Return the row of a peer without figures: why there are none."""
+    cells = [compression, name, layout, note.replace("|", "/")]
     return _format_cells(*cells, *[""] * (_COLUMNS - len(cells)))
 
 
