@@ -36,7 +36,7 @@ def at(*times):
     return write_batch(events({"requested_at": time, "id": None} for time in times))
 
 
-class _Keys(pe.KmsClient):  # type: ignore[misc] # pyarrow has no types
+class _Keys(pe.KmsClient):
     """A key store that keeps nothing secret."""
 
     def wrap_key(self, key_bytes, _master_key):

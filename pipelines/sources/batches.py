@@ -4,12 +4,14 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -128,9 +130,12 @@ def read_batches(
         known = _with_footer_times(batch, metadata, sql.time_column, low, high)
         return (batch, False) if known is None else (known, not _spans_windows(known, grid))
 
-    with ThreadPoolExecutor(_FOOTER_READERS) as pool:
+    with (
+        _TimeReader(config, files.store, mapping) as times,
+        ThreadPoolExecutor(_FOOTER_READERS) as pool,
+    ):
         for batch, done in pool.map(read, found):
-            yield batch if done else _with_scanned_times(config, files.store, batch, mapping)
+            yield batch if done else times.read(batch)
 
 
 def _with_footer_times(
@@ -181,38 +186,60 @@ def _spans_windows(batch: Batch, grid: Grid | None) -> bool:
     )
 
 
-def _with_scanned_times(
-    config: ExportConfig, store: Store, batch: Batch, mapping: EventMapping
-) -> Batch:
-    """The batch with times from reading the columns that its event time is computed from."""
-    low, high = (microseconds(instant) for instant in config.source.valid_times)
-    grid = config.window.grid if config.window is not None else None
-    needed = mapping.reads("requested_at", batch.columns.names)
-    rows = (0, batch.rows)
-    with Spool(store) as spool:
+class _TimeReader:
+    """Reads the columns that event times are computed from; one connection for all batches."""
+
+    def __init__(self, config: ExportConfig, store: Store, mapping: EventMapping) -> None:
+        self._config = config
+        self._store = store
+        self._mapping = mapping
+        self._open = ExitStack()
+        self._opened: tuple[Spool, duckdb.DuckDBPyConnection] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def read(self, batch: Batch) -> Batch:
+        """Return the batch with the times that its columns hold."""
+        spool, con = self._session()
+        needed = self._mapping.reads("requested_at", batch.columns.names)
+        rows = (0, batch.rows)
         local = spool.materialise(batch.path, batch.etag, batch.size, rows, needed)
-        with connect(
-            memory_limit=config.memory_limit, threads=config.threads, readable=spool.readable
-        ) as con:
-
-            def scan(file: Path, columns: Columns) -> list[tuple[Any, ...]]:
-                sql = event_sql(mapping, columns, batch=batch.path)
-                query = compose("time_range", requested_at=sql.fields["requested_at"])
-                params = {"batch": str(file), "low_us": low, "high_us": high}
-                params["origin_us"] = microseconds(grid.origin) if grid else 0
-                params["every_us"] = grid.every // _MICROSECOND if grid else high - low
-                with engine_errors(f"reading event times of {batch.path}"):
-                    return con.execute(query, params).fetchall()
-
-            try:
-                ((first, last, undated, numbers),) = scan(local, batch.columns)
-            except NotUtf8Error:
-                copy, marked = spool.as_bytes(local, rows, needed, needed)
-                columns = columns_of_copy(batch.columns, marked)
-                ((first, last, undated, numbers),) = scan(copy, columns)
+        try:
+            found = self._scan(con, batch, local, batch.columns)
+        except NotUtf8Error:
+            copy, marked = spool.as_bytes(local, rows, needed, needed)
+            found = self._scan(con, batch, copy, columns_of_copy(batch.columns, marked))
+            spool.release(copy)
+        spool.release(local)
         spool.check_unchanged(batch.path, batch.etag)
-    windows = tuple(numbers or ()) if grid else None
-    return replace(batch, first_us=first, last_us=last, undated=undated, windows=windows)
+        first, last, undated, numbers = found
+        windows = tuple(numbers or ()) if self._config.window is not None else None
+        return replace(batch, first_us=first, last_us=last, undated=undated, windows=windows)
+
+    def _session(self) -> tuple[Spool, duckdb.DuckDBPyConnection]:
+        if self._opened is None:
+            spool = self._open.enter_context(Spool(self._store))
+            limit, threads = self._config.memory_limit, self._config.threads
+            engine = connect(memory_limit=limit, threads=threads, readable=spool.readable)
+            self._opened = spool, self._open.enter_context(engine)
+        return self._opened
+
+    def _scan(
+        self, con: duckdb.DuckDBPyConnection, batch: Batch, file: Path, columns: Columns
+    ) -> Any:
+        low, high = (microseconds(instant) for instant in self._config.source.valid_times)
+        grid = self._config.window.grid if self._config.window is not None else None
+        sql = event_sql(self._mapping, columns, batch=batch.path)
+        query = compose("time_range", requested_at=sql.fields["requested_at"])
+        params = {"batch": str(file), "low_us": low, "high_us": high}
+        params["origin_us"] = microseconds(grid.origin) if grid else 0
+        params["every_us"] = grid.every // _MICROSECOND if grid else high - low
+        with engine_errors(f"reading event times of {batch.path}"):
+            return con.execute(query, params).fetchone()
 
 
 def _bytes_of(group: pq.RowGroupMetaData) -> int:
