@@ -165,7 +165,7 @@ def run_all(setup: Setup, compressions: list[Compression]) -> list[str]:
             sys.stdout.flush()
             if peer.keeps_content and pairs.comparison and not pairs.comparison.is_same:
                 broken.append(f"{compression}, {name}: another content than the package's")
-    write("".join(f"\n{line}\n" for line in format_floors(measured)))
+    write("\n" + "".join(f"- {line}\n" for line in format_floors(measured)))
     return broken
 
 
@@ -191,12 +191,13 @@ def main(arguments: list[str] | None = None) -> None:
         limit, flat = options.memory_limit, options.flat
         setup = Setup(directory, elsewhere, made, found, runs, options.threads, limit, flat)
         write(f"{describe_versions(options.threads)}\n")
-        write(f"peers: {list_versions(found.versions)}; medians of {runs} pairs\n")
+        write(
+            f"peers: {list_versions(found.versions) or 'none installed'}; pairs of each: {runs}\n"
+        )
         write(f"{made.events:,} events, {made.raw_bytes / 1e6:,.0f} MB of payloads in")
         write(f" {len(made.batches)} batches{', none pretty-printed' if options.clean else ''}\n\n")
         broken = run_all(setup, options.compression)
-        for peer, reason in found.left_out.items():
-            write(f"\nleft out: {peer}, {reason}\n")
+        write("".join(f"- left out: {peer}, {why}\n" for peer, why in found.left_out.items()))
     if broken:
         sys.exit("\n".join(broken))
 
@@ -214,7 +215,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--flat", action="store_true", help="write no partitions")
     parser.add_argument("--clean", action="store_true", help="no payload is pretty-printed")
     parser.add_argument("--dir", type=Path, help="where data goes; default is memory, if there is")
-    parser.add_argument("--quick", action="store_true", help="50 MB, one pair")
+    parser.add_argument(
+        "--quick", action="store_true", help="50 MB, one pair: mostly starts of processes"
+    )
     return parser.parse_args(arguments)
 
 
