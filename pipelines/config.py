@@ -245,6 +245,10 @@ class OrderBy(_Frozen):
         return value
 
 
+def _auto_threads(value: object) -> object:
+    return None if value == "auto" else value
+
+
 def _partition_key(value: object) -> object:
     if isinstance(value, str) and _PARTITION_KEY.fullmatch(value) is None:
         names = ["date", "hour", "model", "status", "tags.<name>"]
@@ -273,7 +277,7 @@ class ExportConfig(_Frozen):
         remove_duplicates: drop equal records, or equal inputs, within a window.
         order_by: `requested_at asc` or `desc`; by default batch path, then row.
         memory_limit: bytes DuckDB may hold; the process needs up to 512 MB more.
-        threads: DuckDB threads; by default the machine's cores.
+        threads: DuckDB threads; by default, and as `auto`, the cores that the process may use.
         max_partitions: more partitions than this in one window is an error.
         max_reject_ratio: more rejects than this share of a window's events is an error.
     """
@@ -296,7 +300,9 @@ class ExportConfig(_Frozen):
     sample: Sample | None = None
     order_by: OrderBy | None = None
     memory_limit: Bytes = 1024**3
-    threads: Annotated[int, Field(ge=1, le=512)] | None = None
+    threads: Annotated[
+        Annotated[int, Field(ge=1, le=512)] | None, BeforeValidator(_auto_threads)
+    ] = None
     max_partitions: Annotated[int, Field(ge=1)] = 10_000
     max_reject_ratio: Annotated[float, Field(ge=0, le=1)] = 0.01
 

@@ -2,10 +2,12 @@
 
 import functools
 import importlib.resources
+import math
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -96,7 +98,7 @@ def connect(
 
     Args:
         memory_limit: bytes DuckDB may hold before it spills.
-        threads: worker threads; None is one per core.
+        threads: worker threads; None is one for each of `usable_cores`.
         readable: absolute folders that `read_parquet` may open; all else is refused.
 
     Raises:
@@ -111,7 +113,7 @@ def connect(
         con = duckdb.connect(
             config={
                 "memory_limit": f"{memory_limit}B",
-                "threads": threads or os.cpu_count() or 1,
+                "threads": threads or usable_cores(),
                 "temp_directory": str(spill),
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
@@ -133,6 +135,23 @@ def connect(
                 yield con
         finally:
             con.close()
+
+
+def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Return how many cores this process may keep busy, by its affinity and its container's quota.
+
+    Args:
+        quota: `max 100000`, or microseconds of each so many: the second group of Linux has it.
+    """
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    try:
+        allowed, period = quota.read_text("ascii").split()
+        cores = min(cores, math.ceil(int(allowed) / int(period)))
+    except (OSError, ValueError):  # no such file, or no limit
+        pass
+    return max(cores, 1)
 
 
 def read_table(

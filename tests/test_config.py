@@ -135,6 +135,7 @@ def test_missing_key_is_named(write):
         pytest.param("max_reject_ratio: 2", "max_reject_ratio", "2", id="ratio"),
         pytest.param("sample: {fraction: -1}", "sample.fraction", "-1", id="fraction"),
         pytest.param("threads: 0", "threads", "0", id="threads"),
+        pytest.param("threads: many", "threads", "'many'", id="threads-word"),
         pytest.param("memory_limit: big", "memory_limit", "'big'", id="size"),
         pytest.param("target_part_bytes: -1", "target_part_bytes", "-1", id="negative-size"),
         pytest.param("window: {every: daily}", "window.every", "'daily'", id="duration"),
@@ -468,3 +469,8 @@ def test_strict_commit_of_a_run_keeps_the_rest_of_the_destination(write, tmp_pat
     strict = with_overrides(config, to=None, where=None, base=tmp_path, strict_commit=True)
 
     assert strict.destination == config.destination.model_copy(update={"strict_commit": True})
+
+
+def test_threads_may_be_left_to_the_machine(write):
+    assert load_config(write("threads: auto\n")).threads is None
+    assert load_config(write("threads: 2\n")).threads == 2

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from typing import Any
@@ -5,7 +6,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from pipelines.engine import compose, connect, engine_errors, quote
+from pipelines.engine import compose, connect, engine_errors, quote, usable_cores
 from pipelines.errors import ConfigError, ContractError, ResourceError
 from pipelines.export import run_export
 from tests.builders import NOW, event, make_config, write_batch
@@ -200,3 +201,15 @@ def test_quoted_name_is_one_identifier(con, name):
     column = quote(name) if name else '"x"'
 
     assert con.execute(f"select 1 as {column}").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"),
+    [("max 100000", 64), ("150000 100000", 2), ("50000 100000", 1), ("6400000 100000", 64)],
+)
+def test_threads_are_those_that_the_container_may_use(tmp_path, monkeypatch, text, cores):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    (tmp_path / "cpu.max").write_text(text)
+
+    assert usable_cores(tmp_path / "cpu.max") == cores
+    assert usable_cores(tmp_path / "absent") == 64

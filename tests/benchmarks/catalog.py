@@ -56,6 +56,7 @@ class Peer:
 PEERS = {
     "scan-concat": Peer("scan", is_floor=True),
     "compressor": Peer("compressor", is_floor=True, compressions=("gzip", "zstd")),
+    "unchecked": Peer("unchecked"),
     "duckdb": Peer("duckdb", keeps_content=True),
     "polars-json": Peer("polars", "polars", "json"),
     "polars-concat": Peer("polars", "polars", "concat"),
