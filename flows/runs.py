@@ -16,6 +16,7 @@ from flows.credentials import refuse_profiles
 from flows.reporting import LiveProgress, report_run
 from flows.windows import export_all
 from pipelines.config import ExportConfig, load_config
+from pipelines.engine import kept_engines
 from pipelines.errors import PipelineError
 from pipelines.export import export_window, plan_run
 from pipelines.failures import record_failures
@@ -57,6 +58,7 @@ def choose_config(
     )
 
 
+@kept_engines()
 def run_export_flow(
     config: ExportConfig,
     *,

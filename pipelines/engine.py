@@ -5,9 +5,12 @@ import importlib.resources
 import math
 import os
 import re
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -90,11 +93,28 @@ def guarded(sql: str, columns: Collection[str], *, absent: Collection[str] = ())
     return sql
 
 
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A connection, and a folder that it may read."""
+
+    con: duckdb.DuckDBPyConnection
+    folder: Path
+
+
 @contextmanager
 def connect(
     *, memory_limit: int, threads: int | None, readable: Sequence[str] = ()
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield a connection that reads only below `readable` and whose settings are locked.
+    """Yield the connection of an engine; see `open_engine`."""
+    with open_engine(memory_limit=memory_limit, threads=threads, readable=readable) as engine:
+        yield engine.con
+
+
+@contextmanager
+def open_engine(
+    *, memory_limit: int, threads: int | None, readable: Sequence[str] = ()
+) -> Iterator[Engine]:
+    """Yield an engine that reads only below its folder and `readable`, its settings locked.
 
     Args:
         memory_limit: bytes DuckDB may hold before it spills.
@@ -109,32 +129,114 @@ def connect(
             f"memory_limit: {memory_limit} bytes is too little for DuckDB; "
             f"give at least {_MIN_MEMORY_BYTES}"
         )
-    with open_scratch() as spill:
-        con = duckdb.connect(
-            config={
-                "memory_limit": f"{memory_limit}B",
-                "threads": threads or usable_cores(),
-                "temp_directory": str(spill),
-                "autoinstall_known_extensions": False,
-                "autoload_known_extensions": False,
-            }
-        )
+    limits = _Limits(memory_limit, threads or usable_cores(), tuple(readable))
+    database = _kept.take(limits) or _Database(limits)
+    try:
+        # Its temporary tables and views go with it, so the next user finds a clean database.
+        con = database.con.cursor()
         try:
-            con.execute("set TimeZone = 'UTC'")
-            con.execute("set preserve_insertion_order = true")
-            # On by default where DuckDB was imported without a script, and it writes to stdout.
-            con.execute("set enable_progress_bar = false")
-            con.execute("set arrow_large_buffer_size = true")
-            for macro in _MACROS:
-                con.execute(statement(macro))
-            folders = [folder.rstrip("/") + "/" for folder in readable]
-            con.execute("set allowed_directories = $folders", {"folders": folders})
-            con.execute("set enable_external_access = false")
-            con.execute("set lock_configuration = true")
             with interruptible(con):
-                yield con
+                yield Engine(con, database.folder)
         finally:
             con.close()
+    except BaseException:
+        database.close()
+        raise
+    _kept.put(limits, database)
+
+
+@contextmanager
+def kept_engines() -> Iterator[None]:
+    """Let engines that are opened in the body serve again: to make one takes 20 ms."""
+    _kept.begin()
+    try:
+        yield
+    finally:
+        _kept.end()
+
+
+class _Limits(NamedTuple):
+    memory: int
+    threads: int
+    readable: tuple[str, ...]
+
+
+class _Database:
+    """One DuckDB in memory with the macros, and its own folders: one to spill, one to read."""
+
+    def __init__(self, limits: _Limits) -> None:
+        self.process = os.getpid()
+        self._open = ExitStack()
+        scratch = self._open.enter_context(open_scratch())
+        self.folder = scratch / "read"
+        self.folder.mkdir()
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": f"{limits.memory}B",
+            "threads": limits.threads,
+            "temp_directory": str(scratch / "spill"),
+            "preserve_insertion_order": True,
+            "arrow_large_buffer_size": True,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+        try:
+            self.con = self._open.enter_context(duckdb.connect(config=config))
+            self.con.execute("set global TimeZone = 'UTC'")
+            # On by default where DuckDB was imported without a script, and it writes to stdout.
+            self.con.execute("set enable_progress_bar = false")
+            for macro in _MACROS:
+                self.con.execute(statement(macro))
+            folders = [f"{folder.rstrip('/')}/" for folder in (str(self.folder), *limits.readable)]
+            self.con.execute("set allowed_directories = $folders", {"folders": folders})
+            self.con.execute("set enable_external_access = false")
+            self.con.execute("set lock_configuration = true")
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close it and remove its folders."""
+        self._open.close()
+
+
+class _KeptDatabases:
+    """Databases that nobody uses at the moment; kept while somebody asks for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._idle: list[tuple[_Limits, _Database]] = []
+
+    def begin(self) -> None:
+        with self._lock:
+            self._users += 1
+
+    def end(self) -> None:
+        with self._lock:
+            self._users -= 1
+            idle = [] if self._users else self._idle
+            self._idle = self._idle if self._users else []
+        for _, database in idle:
+            database.close()
+
+    def take(self, limits: _Limits) -> _Database | None:
+        """One of these limits; none of a parent process, of which a fork takes no threads along."""
+        with self._lock:
+            for entry in self._idle:
+                if entry[0] == limits and entry[1].process == os.getpid():
+                    self._idle.remove(entry)
+                    return entry[1]
+        return None
+
+    def put(self, limits: _Limits, database: _Database) -> None:
+        with self._lock:
+            if self._users and database.process == os.getpid():
+                self._idle.append((limits, database))
+                return
+        database.close()
+
+
+_kept = _KeptDatabases()
 
 
 def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:

@@ -11,6 +11,7 @@ from pipelines.config import ExportConfig
 from pipelines.copies import with_losers
 from pipelines.create_only import check_create_only
 from pipelines.deadline import Deadline
+from pipelines.engine import kept_engines
 from pipelines.errors import (
     BatchChangedError,
     ConfigError,
@@ -54,6 +55,7 @@ _REPLANS = 3  # a source whose batches are overwritten all the time is not read 
 BROKEN_WINDOWS = 3  # failed by the store one after the other: the rest would only take their time
 
 
+@kept_engines()
 def run_export(
     config: ExportConfig,
     *,

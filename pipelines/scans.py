@@ -12,11 +12,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.engine import NotUtf8Error, compose, connect, engine_errors
+from pipelines.engine import NotUtf8Error, compose, engine_errors, open_engine
 from pipelines.errors import ConfigError, ContractError
 from pipelines.losers import BATCH_WIDTH, Losers, list_places, places_between, unpack_places
 from pipelines.reshape import Query, Scan
-from pipelines.sources.fetch import Spool
+from pipelines.sources.fetch import Spool, readable_of
 from pipelines.sources.fields import event_sql
 from pipelines.sources.listing import open_source
 from pipelines.sources.not_utf8 import columns_of_copy
@@ -307,14 +307,14 @@ def _as_config_error() -> Iterator[None]:
 def open_session(work: ShardWork) -> Iterator[Session]:
     """Yield a session; its copies and its connection go with it."""
     store = open_source(work.config.source).store
-    with Spool(store) as spool:
-        config = work.config
-        with connect(
-            memory_limit=config.memory_limit, threads=config.threads, readable=spool.readable
-        ) as con:
-            session = Session(work, spool, con)
-            session.set_losers(work.losers)
-            yield session
+    limit, threads = work.config.memory_limit, work.config.threads
+    with (
+        open_engine(memory_limit=limit, threads=threads, readable=readable_of(store)) as engine,
+        Spool(store, engine.folder) as spool,
+    ):
+        session = Session(work, spool, engine.con)
+        session.set_losers(work.losers)
+        yield session
 
 
 def check_queries(work: ShardWork) -> None:

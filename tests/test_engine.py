@@ -4,9 +4,18 @@ import sys
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
-from pipelines.engine import compose, connect, engine_errors, quote, usable_cores
+from pipelines.engine import (
+    compose,
+    connect,
+    engine_errors,
+    kept_engines,
+    open_engine,
+    quote,
+    usable_cores,
+)
 from pipelines.errors import ConfigError, ContractError, ResourceError
 from pipelines.export import run_export
 from tests.builders import NOW, event, make_config, write_batch
@@ -213,3 +222,35 @@ def test_threads_are_those_that_the_container_may_use(tmp_path, monkeypatch, tex
 
     assert usable_cores(tmp_path / "cpu.max") == cores
     assert usable_cores(tmp_path / "absent") == 64
+
+
+def test_engines_serve_again_while_they_are_kept_and_hold_nothing_of_their_last_user(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with kept_engines():
+        with open_engine(**LIMITS) as first:
+            first.con.execute("create temp table held as select 1 as one")
+            first.con.register("shown", pa.table({"one": [1]}))
+        with open_engine(**LIMITS) as again:
+            for name in ("held", "shown"):
+                with pytest.raises(duckdb.CatalogException):
+                    again.con.execute(f"from {name}")
+            with pytest.raises(duckdb.Error, match="configuration"):
+                again.con.execute("set threads = 8")
+            zone = again.con.execute("select current_setting('TimeZone')").fetchone()
+            with open_engine(**LIMITS) as beside, open_engine(**LIMITS | {"threads": 1}) as other:
+                folders = {first.folder, again.folder, beside.folder, other.folder}
+        assert zone == ("UTC",)
+        assert len(folders) == len(list(tmp_path.iterdir())) == 3
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_engine_that_failed_serves_nobody_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with kept_engines():
+        with pytest.raises(duckdb.Error), open_engine(**LIMITS) as engine:
+            engine.con.execute("select error('no')")
+
+        assert not list(tmp_path.iterdir())

@@ -413,13 +413,13 @@ def test_an_event_time_in_text_that_is_not_utf8_is_undated(site):
 
 def test_event_times_are_scanned_within_the_configs_limits(site, monkeypatch):
     seen = []
-    connect = engine.connect
+    open_engine = engine.open_engine
 
     def watched(**options):
         seen.append((options["memory_limit"], options["threads"]))
-        return connect(**options)
+        return open_engine(**options)
 
-    monkeypatch.setattr("pipelines.sources.batches.connect", watched)
+    monkeypatch.setattr("pipelines.sources.batches.open_engine", watched)
     times = schema_with(requested_at=pa.date32())
     site.put("a.parquet", write_batch([event(requested_at=DAY)], times))
 

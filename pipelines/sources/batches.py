@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.config import ExportConfig
-from pipelines.engine import NotUtf8Error, compose, connect, engine_errors
+from pipelines.engine import NotUtf8Error, compose, engine_errors, open_engine
 from pipelines.sources.columns import Columns, columns_of
-from pipelines.sources.fetch import Spool, read_footer
+from pipelines.sources.fetch import Spool, read_footer, readable_of
 from pipelines.sources.fields import event_sql
 from pipelines.sources.listing import SourceFiles
 from pipelines.sources.mapping import EventMapping
@@ -222,10 +222,12 @@ class _TimeReader:
 
     def _session(self) -> tuple[Spool, duckdb.DuckDBPyConnection]:
         if self._opened is None:
-            spool = self._open.enter_context(Spool(self._store))
             limit, threads = self._config.memory_limit, self._config.threads
-            engine = connect(memory_limit=limit, threads=threads, readable=spool.readable)
-            self._opened = spool, self._open.enter_context(engine)
+            readable = readable_of(self._store)
+            opened = open_engine(memory_limit=limit, threads=threads, readable=readable)
+            engine = self._open.enter_context(opened)
+            spool = self._open.enter_context(Spool(self._store, engine.folder))
+            self._opened = spool, engine.con
         return self._opened
 
     def _scan(

@@ -2,10 +2,11 @@
 
 import itertools
 import re
+import shutil
 import struct
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack
 from pathlib import Path
+from tempfile import mkdtemp
 from types import TracebackType
 from typing import Self
 
@@ -13,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import BatchChangedError, ConfigError
-from pipelines.scratch import open_scratch
 from pipelines.sources.not_utf8 import copy_as_bytes
 from pipelines.storage import Store
 
@@ -44,6 +44,11 @@ def read_footer(store: Store, path: str, *, etag: str, size: int) -> pq.FileMeta
     return metadata
 
 
+def readable_of(store: Store) -> list[str]:
+    """Return the folders in which batches are read where they lie."""
+    return [store.root] if store.is_local else []
+
+
 class Spool:
     """A temporary folder for copies of batches; local batches are read where they lie.
 
@@ -51,18 +56,12 @@ class Spool:
     footer stays valid and row numbers stay the batch's.
     """
 
-    def __init__(self, store: Store) -> None:
-        """Open a spool for batches of one store."""
+    def __init__(self, store: Store, folder: Path) -> None:
+        """Open a spool for batches of one store; copies lie below a folder that DuckDB may read."""
         self._store = store
         self._numbers = itertools.count(1)
         self.in_place = store.is_local
-        self._scratch = ExitStack()
-        self.folder = self._scratch.enter_context(open_scratch())
-
-    @property
-    def readable(self) -> list[str]:
-        """Folders that DuckDB must be allowed to read; it follows links before it looks."""
-        return [str(self.folder), *([self._store.root] if self.in_place else [])]
+        self.folder = Path(mkdtemp(dir=folder))
 
     def __enter__(self) -> Self:
         """Return the spool; it is removed on exit."""
@@ -72,7 +71,7 @@ class Spool:
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         """Remove every copy."""
-        self._scratch.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def materialise(
         self, path: str, etag: str, size: int, rows: tuple[int, int], columns: Collection[str]

@@ -1,2 +1,2 @@
 -- floor_div: a / b rounded down, also below zero; b is positive.
-create temp macro floor_div(a, b) as (a - ((a % b) + b) % b) // b
+create macro floor_div(a, b) as (a - ((a % b) + b) % b) // b

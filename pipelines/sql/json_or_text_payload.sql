@@ -1,6 +1,6 @@
 -- json_or_text_payload(x): JSON is spliced; text that starts like JSON but is not makes the event
 -- a reject (null); any other text (an HTML error page, a recorded stream) becomes a JSON string.
-create temp macro json_or_text_payload(x) as
+create macro json_or_text_payload(x) as
 case
     when x is null then 'null'
     when strict_json(x) then single_line(x)

@@ -1,5 +1,5 @@
 -- malformed_detail(x): why text is no strict JSON, in words that hold nothing of it.
-create temp macro malformed_detail(x) as
+create macro malformed_detail(x) as
 case
     when x is null then 'bytes that are not UTF-8'
     when trim(x, ' ' || chr(9) || chr(10) || chr(13)) = '' then 'empty text'

@@ -1,5 +1,5 @@
 -- tags_from_list(l): an object from a list of `key:value` strings; a string without colon is "true".
-create temp macro tags_from_list(l) as
+create macro tags_from_list(l) as
 coalesce(
     '{' || array_to_string(
         list_transform(

@@ -1,5 +1,5 @@
 -- tags_from_pairs(l): an object from a list of {name, value}; a pair without name is left out.
-create temp macro tags_from_pairs(l) as
+create macro tags_from_pairs(l) as
 coalesce(
     '{' || array_to_string(
         list_transform(

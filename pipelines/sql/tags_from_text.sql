@@ -4,7 +4,7 @@
 -- recorded (nested beyond seven levels: as DuckDB writes JSON, the first of two equal keys).
 -- The '0' appended makes every match end at a token's end: without it the search would go on
 -- inside the strings after the last number. Its quoted form is cut off again.
-create temp macro tags_from_text(t) as
+create macro tags_from_text(t) as
 case
     when t is null or trim(t, ' ' || chr(9) || chr(10) || chr(13)) = '' then '{}'
     when strict_json(t) is not true then null

@@ -12,7 +12,7 @@ from pipelines.config import parse_config
 from pipelines.export import run_export
 from tests.benchmarks.peers.command import Options, parse_options
 
-_UNCHECKED = "create temp macro strict_json(x) as x is not null"
+_UNCHECKED = "create macro strict_json(x) as x is not null"
 _statement = engine.statement
 
 
