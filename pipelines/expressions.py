@@ -133,8 +133,9 @@ def parse_expression(
     Raises:
         ConfigError: it is not one pure expression over `columns`; the message says why.
     """
+    names = None if columns is None else tuple(columns)
     try:
-        return _parse(text.strip(" \t\r\n"), columns, boolean)  # others may be names to DuckDB
+        return _parse(text.strip(" \t\r\n"), names, boolean)  # others may be names to DuckDB
     except _RefusedError as exc:
         raise ConfigError(f"{place}: {exc}") from exc
     except duckdb.Error as exc:
@@ -143,7 +144,8 @@ def parse_expression(
         raise ConfigError(f"{place}: nested too deeply") from exc
 
 
-def _parse(text: str, columns: Collection[str] | None, boolean: bool) -> Expression:  # noqa: FBT001 - private
+@functools.lru_cache(256)  # a run asks for the same few for every batch
+def _parse(text: str, columns: tuple[str, ...] | None, boolean: bool) -> Expression:  # noqa: FBT001 - private
     _check_characters(text)
     _check_tokens(text)
     # Only the first reading is limited: written back, every operator stands in parentheses.
