@@ -2,14 +2,17 @@
 
     python -m tests.benchmarks.peers.unchecked SOURCE DESTINATION --compression gzip --threads 2
 
-Whatever a payload holds goes out as it is; everything else is the package's whole job.
+Whatever a payload holds goes out as it is; everything else is the package's whole job, from its
+command line on.
 """
 
-from datetime import UTC, datetime
+import sys
+import tempfile
+
+import yaml
 
 from pipelines import engine
-from pipelines.config import parse_config
-from pipelines.export import run_export
+from pipelines.cli import main
 from tests.benchmarks.peers.command import Options, parse_options
 
 _UNCHECKED = "create macro strict_json(x) as x is not null"
@@ -23,7 +26,7 @@ def _without_check(name: str) -> str:
 def run(options: Options) -> None:
     """Export with DuckDB's macro replaced in this process."""
     vars(engine)["statement"] = _without_check
-    document = {
+    settings = {
         "name": "paired",
         "source": {"url": options.source.as_uri(), "preset": "openpipe"},
         "destination": {"url": options.destination.as_uri()},
@@ -32,9 +35,11 @@ def run(options: Options) -> None:
         "threads": options.threads,
         "memory_limit": "2GB",
     }
-    run_export(
-        parse_config(document, origin="unchecked", base=options.source), now=datetime.now(UTC)
-    )
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as config:
+        yaml.safe_dump(settings, config, sort_keys=False)
+        config.flush()
+        sys.argv[1:] = ["export", config.name, "--json"]
+        main()
 
 
 if __name__ == "__main__":
