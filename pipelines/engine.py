@@ -165,7 +165,6 @@ class _Database:
     """One DuckDB in memory with the macros, and its own folders: one to spill, one to read."""
 
     def __init__(self, limits: _Limits) -> None:
-        self.process = os.getpid()
         self._open = ExitStack()
         scratch = self._open.enter_context(open_scratch())
         self.folder = scratch / "read"
@@ -206,6 +205,15 @@ class _KeptDatabases:
         self._lock = threading.Lock()
         self._users = 0
         self._idle: list[tuple[_Limits, _Database]] = []
+        self._of_parent: list[tuple[_Limits, _Database]] = []
+
+    def forget(self) -> None:
+        """Begin anew in a forked process, which has the databases without their threads.
+
+        They are not let go: to close one means to wait for its threads.
+        """
+        self._lock, self._users = threading.Lock(), 0
+        self._idle, self._of_parent = [], self._idle
 
     def begin(self) -> None:
         with self._lock:
@@ -220,23 +228,23 @@ class _KeptDatabases:
             database.close()
 
     def take(self, limits: _Limits) -> _Database | None:
-        """One of these limits; none of a parent process, of which a fork takes no threads along."""
         with self._lock:
             for entry in self._idle:
-                if entry[0] == limits and entry[1].process == os.getpid():
+                if entry[0] == limits:
                     self._idle.remove(entry)
                     return entry[1]
         return None
 
     def put(self, limits: _Limits, database: _Database) -> None:
         with self._lock:
-            if self._users and database.process == os.getpid():
+            if self._users:
                 self._idle.append((limits, database))
                 return
         database.close()
 
 
 _kept = _KeptDatabases()
+os.register_at_fork(after_in_child=_kept.forget)
 
 
 def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:

@@ -1,6 +1,8 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any
 
 import duckdb
@@ -254,3 +256,22 @@ def test_an_engine_that_failed_serves_nobody_again(tmp_path, monkeypatch):
             engine.con.execute("select error('no')")
 
         assert not list(tmp_path.iterdir())
+
+
+def test_a_forked_process_makes_engines_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with kept_engines():
+        with open_engine(**LIMITS):
+            pass
+        (kept,) = tmp_path.iterdir()
+        with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
+            folder = pool.submit(_folder_of_an_engine).result(60)
+
+        assert kept not in folder.parents
+        assert list(tmp_path.iterdir()) == [kept]
+
+
+def _folder_of_an_engine():
+    with open_engine(**LIMITS) as engine:
+        engine.con.execute("select 1")
+        return engine.folder

@@ -4,7 +4,7 @@
     python -m tests.benchmarks.shapes --batches 200 --partitions 200 --runs 1
 
 Two exports of the same events take turns (A B A B …); a ratio is the median of the pairs' and above
-1 where the second shape is slower. Events are the generator's, about a hundred to a small batch.
+1 where the second shape is slower. Events are the generator's, about fifty to a small batch.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from tests.benchmarks.generate import Generated, generate
 from tests.benchmarks.measure import Usage, describe_versions, measure
 from tests.benchmarks.memory import partition_keys
 
-_SMALL_BATCH_BYTES = 550_000  # of payloads: about a hundred events
+_SMALL_BATCH_BYTES = 550_000  # of payloads: about fifty events
 _LARGE_BATCHES = 45
 _MEMORY_FILE_SYSTEM = Path("/dev/shm")  # noqa: S108 - a disk would be the brake, not the code
 
