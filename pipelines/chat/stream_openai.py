@@ -1,7 +1,7 @@
 """Merge the streams of OpenAI's two chat APIs, and of the many that speak like the first."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from pipelines.chat.stream_events import as_index, as_list, as_object, cut_off, refuse
 
@@ -9,6 +9,8 @@ _NEVER = frozenset({"choices", "object", "obfuscation"})
 _LATEST = frozenset({"usage", "system_fingerprint"})
 _ONCE = frozenset({"role", "id", "type", "index"})  # proxies repeat them in each chunk
 _FINAL = ("response.completed", "response.incomplete", "response.failed")
+_NO_TEXT = {"text": ""}
+_TEXT_KEYS = {"type", "text"}
 
 
 class _Text(list[str]):
@@ -16,10 +18,12 @@ class _Text(list[str]):
 
 
 def merge_chat(chunks: Sequence[dict[str, Any]], *, done: bool) -> dict[str, Any]:
-    """Return the chat completion of `chat.completion.chunk` objects; `done` says that it ended.
+    """Return the chat completion of `chat.completion.chunk` objects.
 
     As `openai.lib.streaming.chat` accumulates, except that roles, ids and names which a proxy
-    repeats are not strung together.
+    repeats are not strung together. A choice without a finish_reason is cut off even where `[DONE]`
+    came (`done`): proxies send it when the model's stream breaks off, and servers that end an
+    answer say why.
     """
     head, choices = dict[str, Any](), dict[int, dict[str, Any]]()
     for chunk in chunks:
@@ -28,9 +32,10 @@ def merge_chat(chunks: Sequence[dict[str, Any]], *, done: bool) -> dict[str, Any
         for choice in map(as_object, as_list(chunk.get("choices") or [])):
             index = as_index(choice.get("index", 0))
             _add_choice(choices.setdefault(index, {"index": index, "message": {}}), choice)
-    finished = choices and all(choice.get("finish_reason") for choice in choices.values())
-    if not done and not finished:
-        raise cut_off("neither [DONE] nor a finish_reason")
+    if not all(choice.get("finish_reason") for choice in choices.values()):
+        raise cut_off("no finish_reason")
+    if not choices and not done:
+        raise cut_off("neither [DONE] nor a choice")
     return {
         **head,
         "object": "chat.completion",
@@ -90,8 +95,13 @@ def _more(before: Any, value: Any) -> Any:
             before.append(value)
         case dict(), dict():
             _add_delta(before, value)
-        case list(), list() if not isinstance(before, _Text):
-            before.extend(value)
+        case _Text(), list():
+            first = [{"type": "text", "text": before}] if any(before) else []
+            return _joined(first, map(as_object, value))
+        case list(), str():
+            return _joined(before, [{"type": "text", "text": value}])
+        case list(), list():
+            return _joined(before, value)
         case (int() | float(), int() | float()):
             return value
         case _:
@@ -106,7 +116,25 @@ def _first(value: Any) -> Any:
         into = dict[str, Any]()
         _add_delta(into, value)
         return into
-    return list(value) if isinstance(value, list) else value
+    return _joined([], value) if isinstance(value, list) else value
+
+
+def _joined(parts: list[Any], more: Iterable[Any]) -> list[Any]:
+    """Add parts; a text goes on with the text before it, as Mistral's are pieces of one."""
+    for part in more:
+        last = parts[-1] if parts else None
+        if not _is_text(part, str):
+            parts.append(part)
+        elif _is_text(last, _Text) and last | _NO_TEXT == part | _NO_TEXT:
+            last["text"].append(part["text"])
+        else:
+            parts.append(part | {"text": _Text([part["text"]])})
+    return parts
+
+
+def _is_text(part: Any, kind: type) -> TypeGuard[dict[str, Any]]:
+    is_part = isinstance(part, dict) and part.get("type") == "text"
+    return is_part and isinstance(part.get("text"), kind)
 
 
 def _add_calls(calls: list[dict[str, Any]], fragments: list[Any]) -> None:
@@ -126,6 +154,7 @@ def _add_calls(calls: list[dict[str, Any]], fragments: list[Any]) -> None:
 def _settle_choice(choice: dict[str, Any]) -> dict[str, Any]:
     message = {"role": "assistant", "content": None, **choice["message"]}
     message["role"] = message["role"] or "assistant"
+    message["content"] = _plain(message["content"])
     if calls := message.get("tool_calls"):
         ordered = sorted(calls, key=lambda call: as_index(call["index"]))
         message["tool_calls"] = [
@@ -138,6 +167,14 @@ def _settle_choice(choice: dict[str, Any]) -> dict[str, Any]:
         del message["function_call"]
     settled = {"logprobs": None, "finish_reason": None, **choice, "message": message}
     return as_object(_settle(settled))
+
+
+def _plain(content: Any) -> Any:
+    """Return the text of a list of nothing but that one text."""
+    if isinstance(content, _Text) or not isinstance(content, list) or len(content) != 1:
+        return content
+    (part,) = content
+    return part["text"] if _is_text(part, _Text) and part.keys() == _TEXT_KEYS else content
 
 
 def _settle(value: Any) -> Any:
