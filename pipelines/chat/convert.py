@@ -60,7 +60,7 @@ def _converted(record: Mapping[str, Any]) -> Example:
     body = as_object(response)
     if is_error(body):
         raise DroppedError("error_output")
-    if body.get("object") in _OTHER_OBJECTS:
+    if body.get("object") in _OTHER_OBJECTS or _is_moderation(body):
         raise DroppedError("not_chat")
     for api in _APIS:
         if api.is_request(request, body):
@@ -71,6 +71,11 @@ def _converted(record: Mapping[str, Any]) -> Example:
 def _asks_for_chat(request: Mapping[str, Any]) -> bool:
     """Return whether a request may be one for chat; a prompt that is an object is stored there."""
     return any(key in request for key in _ASKS) or isinstance(request.get("prompt"), dict)
+
+
+def _is_moderation(body: Mapping[str, Any]) -> bool:
+    """Return whether a body says what is wrong with a text, and is no answer to it."""
+    return "results" in body and not any(key in body for key in CHAT_ANSWERS)
 
 
 def _unwrapped(payload: object) -> object:

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from pipelines.chat.streams import is_stream, merge_stream
+from pipelines.chat.streams import is_chunk_list, is_stream, merge_chunks, merge_stream
 
 # A body with one of these is an answer, whatever stands beside it.
 CHAT_ANSWERS = ("choices", "candidates", "content", "output", "promptFeedback", "prompt_feedback")
@@ -48,6 +48,8 @@ def read_output(output: object) -> object:
     Raises:
         DroppedError: a stream that is cut off, cannot be read, or ends in an error.
     """
+    if isinstance(output, list) and is_chunk_list(output):
+        return merge_chunks(output)
     text = stream_text(output)
     return output if text is None else merge_stream(text)
 
@@ -56,7 +58,7 @@ def is_error(output: object) -> bool:
     """Return whether there is no response: nothing, a text that is no stream, an error's body."""
     if isinstance(output, dict):
         return _is_error_body(output)
-    return stream_text(output) is None
+    return stream_text(output) is None and not is_chunk_list(output)
 
 
 def _is_error_body(body: dict[str, Any]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pipelines.chat.example import DroppedError
 from pipelines.chat.stream_anthropic import merge_messages
 from pipelines.chat.stream_bedrock import is_aws_stream, merge_aws
-from pipelines.chat.stream_events import cut_off, read_recording, refuse
+from pipelines.chat.stream_events import check_error, cut_off, read_recording, refuse
 from pipelines.chat.stream_gemini import load_chunks, merge_gemini
 from pipelines.chat.stream_openai import merge_chat, merge_responses
 
@@ -63,6 +63,25 @@ def merge_stream(text: str) -> dict[str, Any]:
             return merge_gemini(recording.objects)
         case "completions":
             raise DroppedError("not_chat", "a completion of plain text")
+
+
+def is_chunk_list(value: object) -> bool:
+    """Tell whether a value is the chunks of a chat stream, recorded as a list."""
+    return (
+        isinstance(value, list)
+        and value != []
+        and all(
+            isinstance(chunk, dict) and chunk.get("object") == "chat.completion.chunk"
+            for chunk in value
+        )
+    )
+
+
+def merge_chunks(chunks: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the response that a list of chunks spells; raises as `merge_stream`."""
+    for chunk in chunks:
+        check_error(chunk)
+    return merge_chat(chunks, done=False)
 
 
 def _detect_api(objects: Iterable[dict[str, Any]]) -> _Api:
