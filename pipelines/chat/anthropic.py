@@ -11,6 +11,7 @@ from pipelines.chat.shapes import (
     as_text,
     assistant,
     content_of,
+    count_other_keys,
     data_image,
     example,
     function_tool,
@@ -19,8 +20,10 @@ from pipelines.chat.shapes import (
     named_choice,
     objects,
     refuse_fields,
+    system,
     text_part,
     tool_call,
+    tool_result,
 )
 
 _FINISH = {
@@ -33,6 +36,8 @@ _FINISH = {
 }
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _REASONING = ("thinking", "redacted_thinking")
+# `cache_control` says nothing to the model.
+_TOOL_KEYS = ("type", "name", "description", "input_schema", "strict", "cache_control")
 _Parts = list[dict[str, Any]]
 
 
@@ -54,15 +59,17 @@ def to_example(
         DroppedError: a block, tool or setting that chat messages cannot hold.
     """
     refuse_fields(request, ("mcp_servers", "container"), "unsupported_tool")
-    tools = [_tool(tool) for tool in objects(request.get("tools"), "unsupported_tool", "tools")]
+    repairs: list[str] = []
+    tools = [
+        _tool(tool, repairs) for tool in objects(request.get("tools"), "unsupported_tool", "tools")
+    ]
     edits = as_object(response.get("context_management")).get("applied_edits")
     if edits:
         raise DroppedError("unsupported_content", "context_management")
     recorded = request.get("messages")
     if not isinstance(recorded, list) or not recorded:
         raise DroppedError("no_messages")
-    repairs: list[str] = []
-    messages = _system(request.get("system"))
+    messages = system(_texts(request.get("system")))
     for message in recorded:
         messages += _turn(as_object(message), repairs)
     if not isinstance(response.get("content"), list):
@@ -81,12 +88,6 @@ def to_example(
         response_format=_response_format(request),
         finish_reason=_finish(response.get("stop_reason")),
     )
-
-
-def _system(system: object) -> list[Message]:
-    """Return the system text as a first message, if there is any."""
-    content = content_of(_texts(system))
-    return [] if content is None or content == "" else [{"role": "system", "content": content}]
 
 
 def _blocks(content: object) -> _Parts:
@@ -115,7 +116,7 @@ def _turn(message: Mapping[str, Any], repairs: list[str]) -> list[Message]:
     if role == "assistant":
         return [_assistant(message.get("content"), repairs)]
     if role == "system":
-        return _system(message.get("content"))
+        return system(_texts(message.get("content")))
     if role != "user":
         raise DroppedError("unsupported_role", "role that Messages does not know")
     turn: list[Message] = []
@@ -163,12 +164,7 @@ def _result(block: Mapping[str, Any], repairs: list[str]) -> Message:
     """Return a tool's result."""
     if block.get("is_error") is True:
         repairs.append("is_error_removed")
-    call_id = block.get("tool_use_id")
-    return {
-        "role": "tool",
-        "tool_call_id": call_id if isinstance(call_id, str) else "",
-        "content": content_of(_texts(block.get("content"))) or "",
-    }
+    return tool_result(block.get("tool_use_id"), _texts(block.get("content")))
 
 
 def _image(source: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,11 +174,12 @@ def _image(source: Mapping[str, Any]) -> dict[str, Any]:
     return image_part(source.get("url") if source.get("type") == "url" else None)
 
 
-def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+def _tool(tool: Mapping[str, Any], repairs: list[str]) -> dict[str, Any]:
     """Return a tool of the caller's as a function; Anthropic's own drop the record."""
     if tool.get("type") not in ("custom", None) or not isinstance(tool.get("input_schema"), dict):
         raise DroppedError("unsupported_tool", kind_of(tool.get("type")))
     refuse_fields(tool, ("defer_loading", "input_examples"), "unsupported_tool")
+    count_other_keys(tool, _TOOL_KEYS, repairs)
     return function_tool(
         tool.get("name"), tool.get("description"), tool["input_schema"], tool.get("strict")
     )

@@ -15,6 +15,7 @@ from pipelines.chat.shapes import (
     as_text,
     assistant,
     content_of,
+    count_other_keys,
     data_image,
     example,
     function_tool,
@@ -22,9 +23,11 @@ from pipelines.chat.shapes import (
     named_choice,
     objects,
     refuse_fields,
+    system,
     text_part,
     to_json,
     tool_call,
+    tool_result,
 )
 
 _FINISH = {
@@ -56,14 +59,14 @@ def to_example(
     if as_object(request.get("additionalModelRequestFields")).get("tools"):
         raise DroppedError("unsupported_tool", "additionalModelRequestFields")
     refuse_fields(request, ("promptVariables",), "unsupported_content")
+    repairs: list[str] = []
     config = as_object(request.get("toolConfig"))
     declared = objects(config.get("tools"), "unsupported_tool", "tools")
-    tools = [_tool(tool) for tool in declared if "cachePoint" not in tool]
+    tools = [_tool(tool, repairs) for tool in declared if "cachePoint" not in tool]
     recorded = objects(request.get("messages"), "unsupported_role", "message that is no object")
     if not recorded:
         raise DroppedError("no_messages")
-    repairs: list[str] = []
-    messages = _system(request.get("system"))
+    messages = system([_text(block) for block in _blocks(request.get("system"))])
     for message in recorded:
         messages += _turn(message, repairs)
     if messages and messages[-1]["role"] == "assistant":
@@ -113,12 +116,6 @@ def _text(block: Mapping[str, Any]) -> dict[str, Any]:
     return text_part(as_text(block["text"], "text"))
 
 
-def _system(system: object) -> list[Message]:
-    """Return the system text as a first message, if there is any."""
-    content = content_of([_text(block) for block in _blocks(system)])
-    return [] if content is None or content == "" else [{"role": "system", "content": content}]
-
-
 def _turn(message: Mapping[str, Any], repairs: list[str]) -> list[Message]:
     """Return the chat messages of one recorded message."""
     if message.get("role") == "assistant":
@@ -161,7 +158,6 @@ def _result(result: Mapping[str, Any], repairs: list[str]) -> Message:
     """Return a tool's result; JSON is written as text."""
     if result.get("status") == "error":
         repairs.append("is_error_removed")
-    call_id = result.get("toolUseId")
     parts: _Parts = []
     for block in _blocks(result.get("content")):
         if _kind(block) == "json":
@@ -169,11 +165,7 @@ def _result(result: Mapping[str, Any], repairs: list[str]) -> Message:
             parts.append(text_part(written))
         else:
             parts.append(_text(block))
-    return {
-        "role": "tool",
-        "tool_call_id": call_id if isinstance(call_id, str) else "",
-        "content": content_of(parts) or "",
-    }
+    return tool_result(result.get("toolUseId"), parts)
 
 
 def _image(image: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,11 +174,12 @@ def _image(image: Mapping[str, Any]) -> dict[str, Any]:
     return data_image(f"image/{image.get('format')}", data) if data else image_part(None)
 
 
-def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+def _tool(tool: Mapping[str, Any], repairs: list[str]) -> dict[str, Any]:
     """Return a tool of the caller's as a function."""
     spec = tool.get("toolSpec")
     if not isinstance(spec, dict):
         raise DroppedError("unsupported_tool", kind_of(_kind(tool)))
+    count_other_keys(spec, ("name", "description", "inputSchema", "strict"), repairs)
     schema = as_object(spec.get("inputSchema")).get("json")
     return function_tool(spec.get("name"), spec.get("description"), schema, spec.get("strict"))
 

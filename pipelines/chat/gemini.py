@@ -13,6 +13,7 @@ from pipelines.chat.shapes import (
     as_text,
     assistant,
     content_of,
+    count_other_keys,
     data_image,
     example,
     function_tool,
@@ -31,6 +32,14 @@ _FILTERED = frozenset(
 _MODES = {"AUTO": "auto", "NONE": "none", "VALIDATED": "auto"}
 # A part's own keys beside its kind: hints that carry no content.
 _HINTS = frozenset({"thought", "thoughtSignature", "partMetadata", "mediaResolution"})
+_TOOL_KEYS = (
+    "name",
+    "description",
+    "parameters",
+    "parametersJsonSchema",
+    "parameters_json_schema",
+    "response",  # one that says something drops the record
+)
 _Parts = list[dict[str, Any]]
 
 
@@ -53,8 +62,8 @@ def to_example(
     settings = {**as_object(request.get("config")), **request}
     if field(settings, "cachedContent"):
         raise DroppedError("unsupported_content", "cachedContent")
-    tools = _tools(settings.get("tools"))
     repairs: list[str] = []
+    tools = _tools(settings.get("tools"), repairs)
     messages = _system(field(settings, "systemInstruction"))
     contents = _contents(request.get("contents"))
     for content in contents:
@@ -224,7 +233,7 @@ def _without_name(message: Message) -> Message:
     return {key: value for key, value in message.items() if key != "name"}
 
 
-def _tools(tools: object) -> _Parts:
+def _tools(tools: object, repairs: list[str]) -> _Parts:
     """Return the declared functions as tools; Google's own tools drop the record."""
     found: _Parts = []
     for tool in objects(tools, "unsupported_tool", "tools"):
@@ -232,14 +241,16 @@ def _tools(tools: object) -> _Parts:
         if declared is None or len([value for value in tool.values() if value is not None]) > 1:
             others = [key for key in tool if key != "functionDeclarations"]
             raise DroppedError("unsupported_tool", kind_of(others[0] if others else None))
-        found += [_tool(each) for each in objects(declared, "unsupported_tool", "declarations")]
+        functions = objects(declared, "unsupported_tool", "declarations")
+        found += [_tool(function, repairs) for function in functions]
     return found
 
 
-def _tool(declared: Mapping[str, Any]) -> dict[str, Any]:
+def _tool(declared: Mapping[str, Any], repairs: list[str]) -> dict[str, Any]:
     """Return one declared function."""
     if declared.get("response") or field(declared, "responseJsonSchema"):
         raise DroppedError("unsupported_tool", "schema of the result")
+    count_other_keys(declared, _TOOL_KEYS, repairs)
     schema = field(declared, "parametersJsonSchema")
     if schema is None:
         schema = to_json_schema(declared.get("parameters"))

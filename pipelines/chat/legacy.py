@@ -4,7 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.chat.example import DroppedError, Message
-from pipelines.chat.shapes import as_object, function_tool, named_choice, objects
+from pipelines.chat.shapes import (
+    as_object,
+    count_other_keys,
+    function_tool,
+    named_choice,
+    objects,
+)
 
 _REPAIR = "functions_to_tools"
 
@@ -49,6 +55,8 @@ def tools_of(functions: object, repairs: list[str]) -> list[dict[str, Any]]:
     found = objects(functions, "unsupported_tool", "functions that are no objects")
     if found:
         repairs.append(_REPAIR)
+    for tool in found:
+        count_other_keys(tool, ("name", "description", "parameters"), repairs)
     return [
         function_tool(tool.get("name"), tool.get("description"), tool.get("parameters"))
         for tool in found

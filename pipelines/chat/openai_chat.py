@@ -9,6 +9,7 @@ from pipelines.chat.legacy import tool_choice_of, tools_of, with_tool_calls
 from pipelines.chat.messages import clean_message
 from pipelines.chat.shapes import (
     as_object,
+    count_other_keys,
     example,
     function_tool,
     objects,
@@ -49,12 +50,15 @@ def to_example(
     refuse_fields(request, _SEEN, "unsupported_content")
     refuse_fields(request, _SERVED, "unsupported_tool")
     refuse_fields(response, ("citations", "search_results"), "unsupported_content")
-    tools = [_tool(tool) for tool in objects(request.get("tools"), "unsupported_tool", "tools")]
+    repairs: list[str] = []
+    tools = [
+        _tool(tool, repairs) for tool in objects(request.get("tools"), "unsupported_tool", "tools")
+    ]
+    tools += tools_of(request.get("functions"), repairs)
     recorded = request.get("messages")
     if not isinstance(recorded, list) or not recorded:
         raise DroppedError("no_messages")
     answer, finish = _answer(response)
-    repairs: list[str] = []
     messages = with_tool_calls([*recorded, answer], repairs)
     cleaned = [clean_message(message, repairs) for message in messages]
     choice = request.get("tool_choice")
@@ -63,7 +67,7 @@ def to_example(
     return example(
         cleaned,
         tags,
-        tools=[*tools, *tools_of(request.get("functions"), repairs)],
+        tools=tools,
         repairs=repairs,
         tool_choice=tool_choice_of(request.get("function_call")) if choice is None else choice,
         response_format=schema if isinstance(schema, dict) else None,
@@ -107,11 +111,13 @@ def _finish(recorded: object) -> str | None:
     return _FINISH.get(word, word)
 
 
-def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+def _tool(tool: Mapping[str, Any], repairs: list[str]) -> dict[str, Any]:
     """Return a function tool as chat requests have it."""
     if tool.get("type") not in ("function", None) or not isinstance(tool.get("function"), dict):
         raise DroppedError("unsupported_tool", kind_of(tool.get("type")))
     function = tool["function"]
+    count_other_keys(tool, ("type", "function"), repairs)
+    count_other_keys(function, ("name", "description", "parameters", "strict"), repairs)
     return function_tool(
         function.get("name"),
         function.get("description"),

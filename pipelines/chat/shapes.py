@@ -111,6 +111,27 @@ def function_tool(
     return {"type": "function", "function": function}
 
 
+def count_other_keys(tool: Mapping[str, Any], known: Iterable[str], repairs: list[str]) -> None:
+    """Name the repair where a tool says more than a function of a chat request can."""
+    if any(value is not None for key, value in tool.items() if key not in known):
+        repairs.append("tool_keys_removed")
+
+
+def tool_result(call_id: object, parts: list[dict[str, Any]]) -> Message:
+    """Return a tool's result."""
+    return {
+        "role": "tool",
+        "tool_call_id": call_id if isinstance(call_id, str) else "",
+        "content": content_of(parts) or "",
+    }
+
+
+def system(parts: list[dict[str, Any]]) -> list[Message]:
+    """Return the system's text as a first message, if there is any."""
+    content = content_of(parts)
+    return [] if content is None or content == "" else [{"role": "system", "content": content}]
+
+
 def named_choice(name: object) -> dict[str, Any]:
     """Return the tool choice of one function."""
     if not isinstance(name, str):

@@ -58,6 +58,7 @@ def test_an_error_is_no_answer(output):
         pytest.param({"input": "x"}, {"object": "interaction", "steps": []}, id="interactions"),
         pytest.param({"input": "x"}, "event: interaction.created\ndata: {}\n\n", id="streamed"),
         pytest.param({"query": "x"}, {"results": []}, id="rerank"),
+        pytest.param({"input": "x"}, {"id": "modr", "results": [{}]}, id="moderation"),
         pytest.param(None, chat(), id="no-request"),
         pytest.param("Hi", chat(), id="text"),
         pytest.param([USER], chat(), id="list"),
@@ -115,6 +116,24 @@ def test_a_recorded_stream_is_merged_first():
     assert outcome(ASKED, text.replace('"stop"', "null")) == "stream_cut_off"
 
 
+def chunks(finish):
+    said = ("Sun", None), ("ny.", finish)
+    return [
+        {
+            "object": "chat.completion.chunk",
+            "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": reason}],
+        }
+        for text, reason in said
+    ]
+
+
+def test_chunks_in_a_list_are_merged_first():
+    assert messages(ASKED, chunks("stop")) == messages(ASKED, chat())
+    assert outcome(ASKED, chunks(None)) == "stream_cut_off"
+    assert outcome(ASKED, [*chunks("stop"), {"error": {"code": 429}}]) == "error_output"
+    assert outcome(ASKED, [chunks("stop")[0] | {"error": {"code": 429}}]) == "error_output"
+
+
 def test_a_stream_in_a_list_is_merged_first():
     ends = {"Sun": {}, "ny.": {"finishReason": "STOP"}}
     said = [
@@ -123,6 +142,64 @@ def test_a_stream_in_a_list_is_merged_first():
     ]
 
     assert messages({"contents": "Hi"}, said)[-1]["content"] == "Sunny."
+
+
+SPEC = {"name": "f", "description": "F.", "novel": [1]}
+SAID = [{"type": "text", "text": "Sunny."}]
+
+
+@pytest.mark.parametrize(
+    ("request_", "response"),
+    [
+        pytest.param(
+            {**ASKED, "tools": [{"type": "function", "function": SPEC}]}, chat(), id="chat"
+        ),
+        pytest.param(
+            {**ASKED, "tools": [{"type": "function", "function": {"name": "f"}, "novel": 1}]},
+            chat(),
+            id="beside-the-function",
+        ),
+        pytest.param({**ASKED, "functions": [SPEC]}, chat(), id="legacy"),
+        pytest.param(
+            {"input": "Hi", "tools": [{"type": "function", **SPEC}]},
+            {
+                "object": "response",
+                "output": [{"type": "message", "role": "assistant", "content": "Sunny."}],
+            },
+            id="responses",
+        ),
+        pytest.param(
+            {**ASKED, "tools": [{**SPEC, "input_schema": {}}]},
+            {"type": "message", "content": SAID, "stop_reason": "end_turn"},
+            id="anthropic",
+        ),
+        pytest.param(
+            {
+                "messages": [{"role": "user", "content": [{"text": "Hi"}]}],
+                "toolConfig": {"tools": [{"toolSpec": {**SPEC, "inputSchema": {"json": {}}}}]},
+            },
+            {"output": {"message": {"role": "assistant", "content": [{"text": "Sunny."}]}}},
+            id="bedrock",
+        ),
+        pytest.param(
+            {"contents": "Hi", "tools": [{"functionDeclarations": [SPEC]}]},
+            {"candidates": [{"content": {"parts": [{"text": "Sunny."}]}, "finishReason": "STOP"}]},
+            id="gemini",
+        ),
+    ],
+)
+def test_what_a_tool_says_beside_its_function_leaves_and_is_counted(request_, response):
+    example = convert(request_, response)
+
+    assert "novel" not in json.dumps(example.tools)
+    assert "tool_keys_removed" in example.repairs
+
+
+def test_a_mark_of_the_cache_is_nothing_that_a_tool_says():
+    tool = {"name": "f", "input_schema": {}, "cache_control": {"type": "ephemeral"}}
+    answered = {"type": "message", "content": SAID, "stop_reason": "end_turn"}
+
+    assert convert({**ASKED, "tools": [tool]}, answered).repairs == ()
 
 
 def test_arguments_of_the_wrong_api_do_not_convert():
