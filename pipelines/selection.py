@@ -74,13 +74,16 @@ def identify(example: Example) -> Identity:
     # With other tools or another format the same answer is another lesson.
     chain, prefixes = _hash(b"", [example.tools, example.response_format]), []
     ordinals: dict[str, int] = {}
-    *before, answer = (_plain(message, ordinals) for message in example.messages)
+    plain = [_plain(message, ordinals) for message in example.messages]
+    before, answer = plain[: -example.answer_size], plain[-example.answer_size :]
     for message in before:
         chain = _hash(chain, message)
         if message[0] == "assistant":
             prefixes.append(chain)
     asked = _hash(chain, example.tool_choice)
-    return Identity(_hash(chain, answer), tuple(prefixes), asked, _hash(b"", _opening(before)))
+    for message in answer:
+        chain = _hash(chain, message)
+    return Identity(chain, tuple(prefixes), asked, _hash(b"", _opening(before)))
 
 
 def identify_line(line: bytes, opening: bytes | None) -> Identity:

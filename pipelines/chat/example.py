@@ -59,12 +59,13 @@ class Example:
     """A conversation in OpenAI's chat format.
 
     Attributes:
-        messages: all of them; the last one is the assistant's answer. Nobody changes them in place.
+        messages: all of them; the last one is the assistant's. Nobody changes them in place.
         tools: `[{"type": "function", "function": {"name", "description", "parameters"}}]`.
         tool_choice, response_format, parallel_tool_calls: as in a chat request.
         finish_reason: in OpenAI's words: stop, length, tool_calls, content_filter.
         tags: the record's.
         repairs: names of the safe repairs that were made.
+        answer_size: how many messages at the end are the answer; a response may have several.
     """
 
     messages: tuple[Message, ...]
@@ -75,3 +76,4 @@ class Example:
     finish_reason: str | None = None
     tags: Mapping[str, str | None] = field(default_factory=lambda: MappingProxyType({}))
     repairs: tuple[str, ...] = ()
+    answer_size: int = 1

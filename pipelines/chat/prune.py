@@ -14,9 +14,10 @@ def prune_example(example: Example, texts: Sequence[str]) -> Example:
 
     A message that was emptied by that is dropped; the answer is never touched.
     """
-    pruned = [_prune(message, texts) for message in example.messages[:-1]]
+    asked = example.messages[: -example.answer_size]
+    pruned = [_prune(message, texts) for message in asked]
     before = [message for message in pruned if message is not None]
-    messages = (*before, example.messages[-1])
+    messages = (*before, *example.messages[-example.answer_size :])
     if messages == example.messages:
         return example
     return replace(example, messages=messages, repairs=(*example.repairs, _REPAIR))

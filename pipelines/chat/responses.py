@@ -11,6 +11,7 @@ from pipelines.chat.shapes import (
     as_text,
     assistant,
     content_of,
+    count_other_keys,
     example,
     function_tool,
     image_part,
@@ -19,6 +20,7 @@ from pipelines.chat.shapes import (
     refuse_fields,
     text_part,
     tool_call,
+    tool_result,
 )
 
 _HIDDEN = ("previous_response_id", "conversation", "prompt")
@@ -44,9 +46,11 @@ def to_example(
     """
     refuse_fields(request, _HIDDEN, "unsupported_content")
     refuse_fields(response, _HIDDEN, "unsupported_content")
-    tools = [_tool(tool) for tool in objects(request.get("tools"), "unsupported_tool", "tools")]
-    finish = _finish(response)
     repairs: list[str] = []
+    tools = [
+        _tool(tool, repairs) for tool in objects(request.get("tools"), "unsupported_tool", "tools")
+    ]
+    finish = _finish(response)
     messages = _instructions(request.get("instructions") or response.get("instructions"))
     messages += _messages(_input(request.get("input")), repairs)
     output = objects(response.get("output"), "no_choice", "output that is no item")
@@ -63,6 +67,7 @@ def to_example(
         tool_choice=_tool_choice(request.get("tool_choice")),
         parallel_tool_calls=parallel if isinstance(parallel, bool) else None,
         response_format=_response_format(as_object(request.get("text")).get("format")),
+        answer_size=len(answer),
         finish_reason="tool_calls" if finish == "stop" and "tool_calls" in answer[-1] else finish,
     )
 
@@ -151,20 +156,16 @@ def _part(part: Mapping[str, Any], role: str) -> dict[str, Any]:
 
 def _result(item: Mapping[str, Any]) -> Message:
     """Return a tool's result."""
-    call_id = item.get("call_id")
     parts = [_part(part, "tool") for part in _parts(item.get("output"))]
-    return {
-        "role": "tool",
-        "tool_call_id": call_id if isinstance(call_id, str) else "",
-        "content": content_of(parts) or "",
-    }
+    return tool_result(item.get("call_id"), parts)
 
 
-def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+def _tool(tool: Mapping[str, Any], repairs: list[str]) -> dict[str, Any]:
     """Return a function tool; OpenAI's own tools drop the record, called or not."""
     if tool.get("type") != "function":
         raise DroppedError("unsupported_tool", kind_of(tool.get("type")))
     refuse_fields(tool, ("defer_loading",), "unsupported_tool")
+    count_other_keys(tool, ("type", "name", "description", "parameters", "strict"), repairs)
     return function_tool(
         tool.get("name"), tool.get("description"), tool.get("parameters"), tool.get("strict")
     )

@@ -2,6 +2,8 @@
 
 import pytest
 
+from pipelines.chat.prune import prune_example
+from pipelines.selection import identify
 from tests.chat.recorded import FUNCTION, SCHEMA, USER, call, convert, detail, messages, outcome
 
 ASKED = {"model": "m", "input": "Weather in Paris?"}
@@ -228,3 +230,39 @@ def test_two_messages_of_an_answer_stay_two():
     told = messages(ASKED, answer(said("One."), said("Two.")))
 
     assert [message["content"] for message in told[1:]] == ["One.", "Two."]
+
+
+def test_all_messages_of_an_answer_are_the_answer():
+    one = convert(ASKED, answer())
+    several = convert(ASKED, answer(said("It is"), REASONING, said("sunny.")))
+
+    assert one.answer_size == 1
+    assert several.answer_size == 2
+
+
+def test_answers_of_several_messages_to_one_input_have_one_input():
+    first = convert(ASKED, answer(said("It is"), said("sunny.")))
+    second = convert(ASKED, answer(said("It may be"), said("sunny.")))
+
+    assert (
+        identify(first).input == identify(second).input == identify(convert(ASKED, answer())).input
+    )
+
+
+def test_a_log_that_repeats_an_answer_of_several_messages_is_longer():
+    first = convert(ASKED, answer(said("It is"), said("sunny.")))
+    asked = asking(USER, said("It is"), said("sunny."), {"role": "user", "content": "Sure?"})
+
+    assert identify(first).conversation in identify(convert(asked, answer())).prefixes
+
+
+def test_no_message_of_the_answer_is_pruned():
+    given = convert({**ASKED, "instructions": "Say so"}, answer(said("so"), said("so it is")))
+
+    pruned = prune_example(given, ["Say so", "so"])
+
+    assert [message["content"] for message in pruned.messages] == [
+        "Weather in Paris?",
+        "so",
+        "so it is",
+    ]
