@@ -1,6 +1,7 @@
 """Rows and examples as lines of JSON, and the condition over records."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -12,6 +13,9 @@ from pipelines.expressions import parse_expression
 from pipelines.local import local_errors
 from pipelines.pull_options import RECORD_FIELDS
 from pipelines.selection import identify, opening_of_input
+
+_MANY_DIGITS = re.compile("[0-9]{19}")  # fewer are within 64 bits
+_INT64 = range(-(2**63), 2**63)
 
 
 def where_condition(where: str | None) -> str | None:
@@ -28,7 +32,7 @@ def example_as_data(example: Example) -> dict[str, Any]:
         name: getattr(example, name)
         for name in (
             *("messages", "tools", "tool_choice", "response_format", "parallel_tool_calls"),
-            *("finish_reason", "repairs"),
+            *("finish_reason", "repairs", "answer_size"),
         )
     } | {"tags": dict(example.tags)}
 
@@ -47,17 +51,30 @@ def dump_row(row: Mapping[str, Any]) -> bytes:
     """One line of JSON, with the line breaks of Unicode escaped: some readers split at them.
 
     Raises:
-        DroppedError: it holds a number that JSON cannot.
+        DroppedError: it holds what some reader of JSON refuses or alters: half a surrogate pair,
+            a number that JSON cannot write, an integer beyond 64 bits.
     """
     try:
         text = json.dumps(row, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         for mark in ("\u0085", "\u2028", "\u2029"):
             text = text.replace(mark, f"\\u{ord(mark):04x}")
-        return text.encode()
-    except UnicodeEncodeError:  # a lone surrogate
-        return json.dumps(row, separators=(",", ":"), allow_nan=False).encode()
+        line = text.encode()
+    except UnicodeEncodeError as exc:
+        raise DroppedError("unsupported_content", "a lone surrogate") from exc
     except ValueError as exc:
         raise DroppedError("unsupported_content", "a number that JSON cannot hold") from exc
+    if _MANY_DIGITS.search(text) and not _fits_64_bits(row):
+        raise DroppedError("unsupported_content", "an integer beyond 64 bits")
+    return line
+
+
+def _fits_64_bits(value: object) -> bool:
+    """Return whether every integer in a value does."""
+    if isinstance(value, Mapping):
+        return all(map(_fits_64_bits, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_fits_64_bits, value))
+    return not isinstance(value, int) or value in _INT64
 
 
 def opening_of(record: Mapping[str, Any]) -> bytes:

@@ -83,11 +83,14 @@ def _check_arguments(message: Message) -> None:
 
 
 def _is_object_text(text: object) -> bool:
-    """Return whether this is strict JSON text of an object."""
+    """Return whether this is strict JSON text of an object, without half a surrogate pair."""
     if not isinstance(text, str):
         return False
     try:
-        return isinstance(json.loads(text, parse_constant=_no_constant), dict)
+        value = json.loads(text, parse_constant=_no_constant)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+        return isinstance(value, dict)
     except (ValueError, RecursionError):
         return False
 

@@ -130,6 +130,11 @@ def test_results_may_come_in_any_order():
         pytest.param((USER, calling(call(arguments='{"a"'))), "arguments_not_json", id="cut-off"),
         pytest.param((USER, calling(call(arguments="[]"))), "arguments_not_json", id="list"),
         pytest.param((USER, calling(call(arguments='{"a": NaN}'))), "arguments_not_json", id="nan"),
+        pytest.param(
+            (USER, calling(call(arguments='{"a": "\\ud83d"}'))),
+            "arguments_not_json",
+            id="half-pair",
+        ),
         pytest.param((USER, calling(call(arguments=7))), "arguments_not_json", id="number"),
         pytest.param(
             (USER, calling(call(arguments={"a": float("inf")}))), "arguments_not_json", id="inf"
@@ -188,6 +193,12 @@ def test_results_may_come_in_any_order():
 )
 def test_an_example_drops_for_the_first_rule_it_breaks(messages, reason):
     assert reason_of(*messages) == reason
+
+
+def test_a_whole_pair_of_surrogates_stays():
+    calls = calling(call(arguments='{"a": "\\ud83d\\ude00"}'))
+
+    assert check(USER, calls).messages[1] == calls
 
 
 def test_tools_that_are_no_functions_drop():
