@@ -8,9 +8,9 @@ import json
 
 from pipelines.chat.example import Example
 from pipelines.targets.base import Row, Target
+from pipelines.targets.functions import function_tools
 from pipelines.targets.messages import (
     fill_content,
-    function_tools,
     known_messages,
     text_only,
     without_none,
@@ -23,7 +23,7 @@ def to_row(example: Example) -> tuple[Row, tuple[str, ...]]:
     messages = known_messages(example, repairs)
     text_only(messages, repairs)
     fill_content(messages, repairs)
-    tools = function_tools(example)
+    tools = function_tools(example, repairs)
     for tool in tools or ():
         function = tool["function"]
         if "parameters" in function:

@@ -2,10 +2,10 @@
 
 from pipelines.chat.example import Example
 from pipelines.targets.base import Row, Target
+from pipelines.targets.functions import check_functions, function_tools
 from pipelines.targets.images import ImageRules, check_images
 from pipelines.targets.messages import (
     fill_content,
-    function_tools,
     join_text,
     known_messages,
     system_first,
@@ -25,13 +25,14 @@ def to_row(example: Example) -> tuple[Row, tuple[str, ...]]:
     assistant; `tool` comes with `tools`, as "datasets for OpenAI work with no changes".
     """
     repairs: set[str] = set()
-    messages = known_messages(example, repairs)
+    messages = known_messages(example, repairs, named_roles=())
     system_first(messages)
     check_images(messages, _IMAGES)
     join_text(messages, repairs)
     fill_content(messages, repairs)
-    row = {"messages": messages, "tools": function_tools(example)}
-    return without_none(row), tuple(sorted(repairs))
+    tools = function_tools(example, repairs)
+    check_functions(messages, tools)
+    return without_none({"messages": messages, "tools": tools}), tuple(sorted(repairs))
 
 
 TARGET = Target(

@@ -12,10 +12,9 @@ from typing import Any
 
 from pipelines.chat.example import DroppedError, Example, Message
 from pipelines.targets.base import Row, Target
+from pipelines.targets.functions import check_arguments, function_tools
 from pipelines.targets.messages import (
-    function_tools,
     known_messages,
-    parsed_arguments,
     system_first,
     text_only,
     text_or_calls,
@@ -45,7 +44,7 @@ def to_row(example: Example) -> tuple[Row, tuple[str, ...]]:
     then assistant; results that follow each other count as one, as it puts them together.
     """
     repairs: set[str] = set()
-    messages = known_messages(example, repairs, named_roles=("tool",))
+    messages = known_messages(example, repairs, named_roles=())
     text_only(messages, repairs)
     text_or_calls(messages)
     system_first(messages)
@@ -78,14 +77,14 @@ def _calls_text(calls: list[dict[str, Any]]) -> str:
     texts = []
     for call in calls:
         function = call["function"]
-        parsed_arguments(function["arguments"])  # an object, or the formatter fails
+        check_arguments(function["arguments"])  # an object, or the formatter fails
         name = json.dumps(function["name"], ensure_ascii=False)
         texts.append(f'{{"name": {name}, "arguments": {function["arguments"].strip()}}}')
     return f"[{', '.join(texts)}]"
 
 
 def _tools_text(example: Example, repairs: set[str]) -> str:
-    functions = [tool["function"] for tool in function_tools(example) or ()]
+    functions = [tool["function"] for tool in function_tools(example, repairs) or ()]
     for function in functions:
         if "properties" not in function.get("parameters", {}):
             # The default formatter reads `parameters.properties` without looking first.

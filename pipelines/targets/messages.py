@@ -1,10 +1,9 @@
-"""What targets do to messages and tools: known keys only, one role for instructions, plain text.
+"""What targets do to messages: known keys only, one role for instructions, plain text.
 
 Whatever is changed is named in `repairs`, a set that the caller hands in; whatever has no place in
 a row raises a DroppedError. The messages of an example are never changed in place.
 """
 
-import json
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -12,7 +11,7 @@ from pipelines.chat.example import DroppedError, Example, Message
 from pipelines.targets.base import Row
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
-_FUNCTION_KEYS = ("name", "description", "parameters", "strict")
+_DETAILS = ("auto", "low", "high")  # openai-openapi ChatCompletionRequestMessageContentPartImage
 
 
 def known_messages(
@@ -38,7 +37,7 @@ def _known(message: Message, repairs: set[str], named_roles: Collection[str]) ->
     if role == "developer":
         role = "system"
         repairs.add("developer_to_system")
-    kept = {"role": role, "content": _content(message.get("content"))}
+    kept = {"role": role, "content": _content(message.get("content"), repairs)}
     calls = message.get("tool_calls") if role == "assistant" else None
     if calls:
         kept["tool_calls"] = [_call(call) for call in calls]
@@ -53,15 +52,15 @@ def _known(message: Message, repairs: set[str], named_roles: Collection[str]) ->
     return kept
 
 
-def _content(content: Any) -> Any:
+def _content(content: Any, repairs: set[str]) -> Any:
     if content is None or isinstance(content, str):
         return content
     if not isinstance(content, list):
         raise DroppedError("unsupported_content", type(content).__name__)
-    return [_part(part) for part in content]
+    return [_part(part, repairs) for part in content]
 
 
-def _part(part: Any) -> dict[str, Any]:
+def _part(part: Any, repairs: set[str]) -> dict[str, Any]:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text" and isinstance(part.get("text"), str):
         return {"type": "text", "text": part["text"]}
@@ -69,7 +68,11 @@ def _part(part: Any) -> dict[str, Any]:
         image = part.get("image_url")
         image = image if isinstance(image, dict) else {"url": image}
         if isinstance(image.get("url"), str):
-            kept = {key: image[key] for key in ("url", "detail") if image.get(key) is not None}
+            kept = {"url": image["url"]}
+            if image.get("detail") in _DETAILS:
+                kept["detail"] = image["detail"]
+            elif image.get("detail") is not None:
+                repairs.add("detail_removed")
             return {"type": "image_url", "image_url": kept}
     raise DroppedError("unsupported_content", kind if isinstance(kind, str) else "")
 
@@ -85,22 +88,6 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def function_tools(example: Example) -> list[dict[str, Any]] | None:
-    """Return the tools with known keys only, or None; a tool that is no function is refused."""
-    tools = []
-    for tool in example.tools or ():
-        function = tool.get("function")
-        if tool.get("type", "function") != "function" or not isinstance(function, dict):
-            raise DroppedError("unsupported_tool", "no function")
-        kept = {key: function[key] for key in _FUNCTION_KEYS if function.get(key) is not None}
-        if not isinstance(kept.get("name"), str):
-            raise DroppedError("unsupported_tool", "no name")
-        if not isinstance(kept.get("parameters", {}), dict):
-            raise DroppedError("unsupported_tool", "parameters that are no object")
-        tools.append({"type": "function", "function": kept})
-    return tools or None
-
-
 def join_text(messages: Iterable[Message], repairs: set[str], separator: str = "") -> None:
     """Turn contents that are lists of nothing but text into one string.
 
@@ -114,10 +101,10 @@ def join_text(messages: Iterable[Message], repairs: set[str], separator: str = "
             repairs.add("text_parts_joined")
 
 
-def text_only(messages: Iterable[Message], repairs: set[str], separator: str = "") -> None:
+def text_only(messages: Iterable[Message], repairs: set[str]) -> None:
     """Join text and refuse images, for formats whose content is a string."""
     messages = list(messages)
-    join_text(messages, repairs, separator)
+    join_text(messages, repairs)
     if any(isinstance(message["content"], list) for message in messages):
         raise DroppedError("unsupported_content", "image_url")
 
@@ -141,22 +128,6 @@ def text_or_calls(messages: Iterable[Message]) -> None:
     for message in messages:
         if message.get("tool_calls") and message["content"]:
             raise DroppedError("unsupported_content", "text beside tool calls")
-
-
-def parsed_arguments(arguments: str) -> dict[str, Any]:
-    """Return the arguments of a call as an object that JSON can hold again."""
-    try:
-        parsed = json.loads(arguments, parse_constant=_refuse)
-        json.dumps(parsed, allow_nan=False)  # 1e400 is read as infinity
-    except (ValueError, RecursionError) as exc:
-        raise DroppedError("arguments_not_json") from exc
-    if not isinstance(parsed, dict):
-        raise DroppedError("arguments_not_json", "no object")
-    return parsed
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)
 
 
 def without_none(row: Row) -> Row:

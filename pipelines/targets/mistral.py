@@ -6,9 +6,9 @@ from typing import Any
 
 from pipelines.chat.example import DroppedError, Example, Message
 from pipelines.targets.base import Row, Target
+from pipelines.targets.functions import check_functions, function_tools
 from pipelines.targets.images import ImageRules, check_images
 from pipelines.targets.messages import (
-    function_tools,
     join_text,
     known_messages,
     system_first,
@@ -18,7 +18,6 @@ from pipelines.targets.messages import (
 from pipelines.targets.schemas import is_schema
 
 _CALL_ID = re.compile(r"[a-zA-Z0-9]{9}")
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 # docs.mistral.ai text_vision_finetuning: `image_url` is a link or base64 data; from users only.
 _IMAGES = ImageRules(
     formats=frozenset({"jpeg", "jpg", "png", "webp", "gif"}),
@@ -38,22 +37,24 @@ def to_row(example: Example) -> tuple[Row, tuple[str, ...]]:
     """Return `messages` and `tools`.
 
     Call ids are 9 letters or digits, the same for the same id of a conversation. An answer is text
-    or calls, never both (V3). Texts of one message are joined as mistral-common joins them for V3:
-    with an empty line between them, but those of a tool result with nothing.
+    or calls, never both (V3). Texts of an answer are pieces of one text, as the SDKs put them
+    together, and are joined with nothing between them; so are those of a tool result. Texts of a
+    user or the system are blocks of their own: an empty line stands between them, where
+    mistral-common puts it for V3.
     """
     repairs: set[str] = set()
     messages = known_messages(example, repairs)
     system_first(messages)
-    join_text((message for message in messages if message["role"] == "tool"), repairs)
+    said = (message for message in messages if message["role"] in ("assistant", "tool"))
+    join_text(said, repairs)
     join_text(messages, repairs, "\n\n")
     check_images(messages, _IMAGES)
     text_or_calls(messages)
     _check_turns(messages)
+    tools = _tools(example, repairs)
+    check_functions(messages, tools, max_tools=None)
     _rename_calls(messages, repairs)
-    row = {
-        "messages": [without_none(message) for message in messages],
-        "tools": _tools(example, repairs),
-    }
+    row = {"messages": [without_none(message) for message in messages], "tools": tools}
     return without_none(row), tuple(sorted(repairs))
 
 
@@ -82,9 +83,6 @@ def _check_turns(messages: list[Message]) -> None:
 def _rename_calls(messages: list[Message], repairs: set[str]) -> None:
     """Give every id of a call its own 9 characters; ids that have them stay."""
     calls = [call for message in messages for call in message.get("tool_calls", ())]
-    for call in calls:
-        if _NAME.fullmatch(call["function"]["name"]) is None:
-            raise DroppedError("unsupported_tool", "a function name that is refused")
     ids = {call["id"] or "": "" for call in calls}
     ids |= {message["tool_call_id"] or "": "" for message in messages if message["role"] == "tool"}
     taken = {name for name in ids if _CALL_ID.fullmatch(name)}
@@ -112,11 +110,9 @@ def _short_id(name: str, taken: set[str]) -> str:
 
 
 def _tools(example: Example, repairs: set[str]) -> list[dict[str, Any]] | None:
-    tools = function_tools(example)
+    tools = function_tools(example, repairs)
     for tool in tools or ():
         function = tool["function"]
-        if _NAME.fullmatch(function["name"]) is None:
-            raise DroppedError("unsupported_tool", "a function name that is refused")
         if "description" not in function:
             function["description"] = ""  # what mistral-common itself takes a missing one for
             repairs.add("description_added")

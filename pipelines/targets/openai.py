@@ -2,14 +2,15 @@
 
 from pipelines.chat.example import Example
 from pipelines.targets.base import Row, Target
+from pipelines.targets.functions import check_functions, function_tools
 from pipelines.targets.images import ImageRules, check_images
-from pipelines.targets.messages import function_tools, join_text, known_messages, without_none
+from pipelines.targets.messages import join_text, known_messages, without_none
 
 # https://developers.openai.com/api/docs/guides/vision-fine-tuning
 IMAGES = ImageRules(
     formats=frozenset({"jpeg", "png", "webp"}), max_images=10, max_bytes=10_000_000, links=True
 )
-NAMED_ROLES = ("system", "user", "assistant", "tool")
+NAMED_ROLES = ("system", "user", "assistant")
 
 
 def to_row(example: Example) -> tuple[Row, tuple[str, ...]]:
@@ -22,7 +23,8 @@ def to_row(example: Example) -> tuple[Row, tuple[str, ...]]:
     messages = known_messages(example, repairs, named_roles=NAMED_ROLES)
     join_text((message for message in messages if _is_one_text(message["content"])), repairs)
     check_images(messages, IMAGES)
-    tools = function_tools(example)
+    tools = function_tools(example, repairs)
+    check_functions(messages, tools)
     row = {
         "messages": messages,
         "tools": tools,

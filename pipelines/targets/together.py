@@ -2,8 +2,9 @@
 
 from pipelines.chat.example import Example
 from pipelines.targets.base import Row, Target
+from pipelines.targets.functions import check_functions, function_tools
 from pipelines.targets.images import ImageRules, check_images
-from pipelines.targets.messages import function_tools, join_text, known_messages, without_none
+from pipelines.targets.messages import join_text, known_messages, without_none
 
 _IMAGES = ImageRules(
     formats=frozenset({"jpeg", "png", "webp"}), max_images=10, max_bytes=10_000_000, links=False
@@ -25,10 +26,12 @@ def to_row(example: Example) -> tuple[Row, tuple[str, ...]]:
                 repairs.add("text_as_parts")
     else:
         join_text(messages, repairs)
+    tools = function_tools(example, repairs)
+    check_functions(messages, tools)
     row = {
         # `content` may be left out beside calls; null has no meaning of its own.
         "messages": [without_none(message) for message in messages],
-        "tools": function_tools(example),
+        "tools": tools,
     }
     return without_none(row), tuple(sorted(repairs))
 

@@ -11,11 +11,10 @@ from typing import Any
 
 from pipelines.chat.example import DroppedError, Example, Message
 from pipelines.targets.base import Row, Target
+from pipelines.targets.functions import function_tools, parsed_arguments
 from pipelines.targets.messages import (
     fill_content,
-    function_tools,
     known_messages,
-    parsed_arguments,
     text_only,
 )
 
@@ -24,20 +23,22 @@ _SOURCE = "trl 1.16.0 data_utils.py, trainer/sft_trainer.py, chat_templates; TRL
 
 def to_row(example: Example) -> tuple[Row, tuple[str, ...]]:
     """Return `messages` and `tools`; images would need a column of their own, and are refused."""
-    messages, repairs = _messages(example)
-    return {"messages": messages} | _tools(example), repairs
+    repairs: set[str] = set()
+    row = {"messages": _messages(example, repairs)} | _tools(example, repairs)
+    return row, tuple(sorted(repairs))
 
 
 def to_completion_row(example: Example) -> tuple[Row, tuple[str, ...]]:
     """Return `prompt`, all messages but the last, `completion`, the last one, and `tools`."""
-    messages, repairs = _messages(example)
+    repairs: set[str] = set()
+    messages = _messages(example, repairs)
     if len(messages) == 1 or messages[-2]["role"] not in ("user", "tool"):
         raise DroppedError("wrong_turns", "a prompt that does not end with user or tool")
-    return {"prompt": messages[:-1], "completion": messages[-1:]} | _tools(example), repairs
+    row = {"prompt": messages[:-1], "completion": messages[-1:]} | _tools(example, repairs)
+    return row, tuple(sorted(repairs))
 
 
-def _messages(example: Example) -> tuple[list[Message], tuple[str, ...]]:
-    repairs: set[str] = set()
+def _messages(example: Example, repairs: set[str]) -> list[Message]:
     messages = known_messages(example, repairs)
     if all(message["role"] != "user" for message in messages):
         raise DroppedError("wrong_turns", "no message of a user, which chat templates ask for")
@@ -45,12 +46,13 @@ def _messages(example: Example) -> tuple[list[Message], tuple[str, ...]]:
     fill_content(messages, repairs)
     for message in messages:
         for call in message.get("tool_calls", ()):
-            call["function"]["arguments"] = parsed_arguments(call["function"]["arguments"])
-    return messages, tuple(sorted(repairs))
+            function = call["function"]
+            function["arguments"] = parsed_arguments(function["arguments"], repairs)
+    return messages
 
 
-def _tools(example: Example) -> dict[str, Any]:
-    tools = function_tools(example)
+def _tools(example: Example, repairs: set[str]) -> dict[str, Any]:
+    tools = function_tools(example, repairs)
     return {"tools": json.dumps(tools, ensure_ascii=False)} if tools else {}
 
 

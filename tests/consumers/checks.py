@@ -6,6 +6,7 @@ OPTIONS are storage options as JSON. Nothing of ours is imported: the verdict is
 
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -113,7 +114,88 @@ def check_openai(url: str, _options: Row) -> int:
             raise RefusedError("the role developer")
         if ([given["messages"], *outputs])[-1][-1]["role"] != "assistant":
             raise RefusedError("no answer at the end")
+        _check_functions(given.get("tools", []), given["messages"], *outputs)
     return len(rows)
+
+
+def _check_functions(tools: list[Row], *conversations: list[Row]) -> None:
+    """What OpenAI documents of functions beside their types: how many, and their names."""
+    if len(tools) > 128:
+        raise RefusedError("more than 128 tools")
+    named = [tool["function"]["name"] for tool in tools]
+    for messages in conversations:
+        for message in messages:
+            named += [call["function"]["name"] for call in message.get("tool_calls", ())]
+    if not all(re.fullmatch("[a-zA-Z0-9_-]{1,64}", name) for name in named):
+        raise RefusedError("a name that no function may have")
+
+
+def check_openpipe(url: str, _options: Row) -> int:
+    """The rules by which OpenPipe takes or refuses a row, in words of our own.
+
+    Read in parseRowsToImport.ts and shared.types.ts of OpenPipe/OpenPipe@1da9a24; the values of
+    tool_choice and response_format in the API's client 5.0.0, which is newer.
+    """
+    rows = lines(url)
+    for row in rows:
+        _only(row, "messages", "tools", "tool_choice", "response_format", "split", "metadata")
+        if row.get("split", "TEST") not in ("TRAIN", "TEST"):
+            raise RefusedError("split")
+        if not row["messages"] or row["messages"][-1]["role"] != "assistant":
+            raise RefusedError("the final message must be from the assistant")
+        for message in row["messages"]:
+            _check_openpipe_message(message)
+        _check_openpipe_request(row)
+        if not all(isinstance(value, str) for value in row.get("metadata", {}).values()):
+            raise RefusedError("metadata that are no strings")
+    return len(rows)
+
+
+def _check_openpipe_request(row: Row) -> None:
+    for tool in row.get("tools", []):
+        _has(tool["function"], name=str, parameters=dict | None, description=str | None)
+    choice, asked = row.get("tool_choice", "none"), row.get("response_format", {"type": "text"})
+    if choice not in ("none", "auto", "required"):
+        _has(choice["function"], name=str)
+    if asked["type"] == "json_schema":
+        _has(asked["json_schema"], name=str, schema=dict | None)
+    elif asked["type"] not in ("text", "json_object"):
+        raise RefusedError("response_format")
+
+
+_OPENPIPE: dict[str, Any] = {
+    "system": str,
+    "user": str | list,
+    "assistant": str | None,
+    "tool": str,
+}
+
+
+def _check_openpipe_message(message: Row) -> None:
+    role: str = message["role"]
+    content: Any = message.get("content")
+    if role not in _OPENPIPE or not isinstance(content, _OPENPIPE[role]):
+        raise RefusedError(f"content of {role}")
+    called = message.get("tool_calls")
+    if not content and not called:
+        raise RefusedError("a message with no content, function_call, or tool_calls")
+    if content and called:
+        raise RefusedError("more than one of content, function_call, tool_calls")
+    if role == "tool":
+        _has(message, tool_call_id=str)
+    for call in called or ():
+        _has(call, id=str)
+        _has(call["function"], name=str, arguments=str)
+    for part in content if isinstance(content, list) else ():
+        _has(part, text=str) if part["type"] == "text" else _has(part["image_url"], url=str)
+        if part.get("image_url", {}).get("detail", "auto") not in ("auto", "low", "high"):
+            raise RefusedError("detail of an image")
+
+
+def _has(value: Row, **kinds: Any) -> None:
+    for key, kind in kinds.items():
+        if not isinstance(value.get(key), kind):
+            raise RefusedError(f"{key} is of another type")
 
 
 def _visit(value: Any) -> None:
@@ -250,6 +332,7 @@ CHECKS: dict[str, Callable[[str, Row], int]] = {
     "duckdb": check_duckdb,
     "mistral": check_mistral,
     "openai": check_openai,
+    "openpipe": check_openpipe,
     "pandas": check_pandas,
     "together": check_together,
     "trl": check_trl,

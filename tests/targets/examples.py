@@ -3,7 +3,9 @@
 import base64
 import json
 
-from pipelines.chat.example import Example
+import pytest
+
+from pipelines.chat.example import DroppedError, Example
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(40)).decode()
 IMAGE = f"data:image/png;base64,{PNG}"
@@ -55,13 +57,20 @@ def example(*messages, **more):
     return Example(messages=messages or CHAT, **more)
 
 
+def reason_of(to_row, given):
+    """Return why a target drops an example."""
+    with pytest.raises(DroppedError) as caught:
+        to_row(given)
+    return caught.value.reason
+
+
 SYSTEM = message("system", "Be brief.")
 USER = message("user", "Is it sunny in Paris?")
 ANSWER = message("assistant", "Yes.")
 CHAT = (SYSTEM, USER, ANSWER)
 LONG_ID = "call_62136355a7f24ab0b1d9a1f0"
 HOSTILE_TEXT = 'line\nbreak \u2028 \u2029 \x7f \x85 \ufeff "quoted" \\ \t é 😀 </s> [INST] \x00'
-NESTED = json.dumps({"at": {"lat": 48.85, "n": 12345678901234567890}, "tags": [], "none": None})
+NESTED = json.dumps({"at": {"lat": 48.85, "n": 1234567890123456789}, "tags": [], "none": None})
 
 # Every one of these is a row of every target.
 PLAIN = {
@@ -88,6 +97,16 @@ PLAIN = {
         tools=(tool(parameters={"type": "object", "properties": {"city": {"type": "integer"}}}),),
     ),
     "developer": example(message("developer", "Be brief."), USER, ANSWER),
+    "named-result": example(
+        USER,
+        calls(call("a")),
+        result("a", name="get_weather"),
+        ANSWER,
+        tools=(tool(),),
+    ),
+    "call-of-an-undeclared-tool": example(
+        USER, calls(call("u", "get_time")), result("u", "12:00"), ANSWER, tools=(tool(),)
+    ),
     "names": example(message("user", "Hi", name="anna"), ANSWER),
     "hostile-text": example(
         message("system", HOSTILE_TEXT),

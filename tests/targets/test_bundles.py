@@ -3,6 +3,7 @@
 import json
 import uuid
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,8 @@ from pipelines.pull_options import parse_options
 from pipelines.sample import sample_config
 from pipelines.targets.registry import TARGETS
 from tests.builders import event, export, write_batch
+from tests.chat.recorded import chat
+from tests.targets.examples import USER, call, calls, message, part, result, tool
 from tests.targets.test_consumers import OWN, READERS
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -20,7 +23,7 @@ SINGLE = [name for name, target in TARGETS.items() if not target.needs_pairs and
 # Rows of the real calls, and records left out by reason, which every format shares.
 ROWS = {
     "openai": 90,
-    "openpipe": 90,
+    "openpipe": 79,
     "together": 90,
     "fireworks": 90,
     "mistral": 78,
@@ -114,8 +117,82 @@ def test_bundles_that_a_pull_wrote_to_s3_are_read_there(bundles, consume, consum
     assert verdict.rows == at_s3.total_rows == summaries["openai"].total_rows
 
 
+BIG = (2**63, 2**64, -(2**63) - 1, 10**30)
+HALF = 'data: {"choices": [{"index": 0, "delta": {"content": "\\ud83d"}, "finish_reason": "stop"}]}'
+CALLED = {"role": "assistant", "content": None, "tool_calls": [call("c1")]}
+HISTORIES = (
+    [{"role": "system", "content": ""}, USER],
+    [{"role": "system", "content": [part("a"), part("b")]}, USER],
+    [message("user", "")],
+    [message("user", [part("")])],
+    [message("user", [part(""), part("")])],
+    [USER, CALLED, result("c1", "")],
+    [USER, CALLED, result("c1", [part("a"), part("b")], name="get_weather")],
+    [USER, CALLED | {"content": "Let me see."}, result("c1")],
+    [USER, CALLED | {"content": [part("Let"), part("me")]}, result("c1")],
+    [USER, message("assistant", [part("a"), part("b")]), USER],
+    [USER, {"role": "assistant", "content": None, "tool_calls": [call("c1", "a.b")]}, result("c1")],
+    [message("user", "Hi", name="anna <b>")],
+)
+SETTINGS: tuple[dict[str, Any], ...] = (
+    {"tools": [tool(f"f{number}") for number in range(129)]},
+    {"tools": [tool("f" * 65)]},
+    {"tools": [tool(novel={"a": 1})]},
+    {"tools": [tool()], "tool_choice": {"type": "allowed_tools", "allowed_tools": {}}},
+    {"response_format": {"type": "grammar", "grammar": "x"}},
+    {"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}},
+    *({"tools": [tool(parameters={"type": "object", "maxProperties": n})]} for n in BIG if n > 0),
+    {"tools": [tool(parameters={"type": "object", "default": {"n": BIG[2]}})]},
+)
+ARGUMENTS = (
+    '{"a": "\\ud83d"}',
+    '{"a": 1, "a": 2}',
+    '{"a": 0.5, "b": 1e999}',
+    '{"a": 0.10000000000000000001}',
+    *(f'{{"a": [{n}]}}' for n in BIG),
+)
+
+
+# Of the hostile records, those left out by reason, beside an empty answer of each format.
+SERVICE = {
+    "arguments_not_json": 1,
+    "over_limit": 1,
+    "unsupported_content": 5,
+    "unsupported_tool": 2,
+}
+LEFT_OUT = {
+    "openai": SERVICE,
+    "openpipe": SERVICE | {"unsupported_content": 11},  # empty messages, text beside calls
+    "together": SERVICE,
+    "fireworks": SERVICE,
+    "mistral": {"arguments_not_json": 1, "unsupported_content": 8, "unsupported_tool": 2},
+    # Arguments are objects there: a name that stands twice, a number that is infinite.
+    "trl": {"arguments_not_json": 3, "unsupported_content": 5},
+    "trl-completion": {"arguments_not_json": 3, "unsupported_content": 5},
+    "axolotl": {"arguments_not_json": 1, "unsupported_content": 1},
+    "llamafactory": {"arguments_not_json": 2, "unsupported_content": 4},
+}
+
+
+def hostile_calls():
+    """Yield requests and answers of shapes that some service refuses."""
+    asked = {"model": "m", "messages": [USER]}
+    yield asked, HALF + "\n\n"
+    for messages in HISTORIES:
+        yield asked | {"messages": messages}, chat()
+    for settings in SETTINGS:
+        yield asked | settings, chat()
+    for arguments in ARGUMENTS:
+        yield asked, chat(calls(call("c1", arguments=arguments)))
+    yield asked, chat({"content": [part("a"), part("b")]})
+    yield asked, chat(calls(call("c1"), content="Let me see."))
+
+
 def hostile_events():
-    """Calls in which hostile text stands at every place that may hold text."""
+    """Calls in which hostile text stands at every place that may hold text, and hostile shapes."""
+    for number, (request, response) in enumerate(hostile_calls()):
+        answered = response if isinstance(response, str) else json.dumps(response)
+        yield event(id=f"shape-{number}", request=json.dumps(request), response=answered)
     for number, text in enumerate(HOSTILE):
         function = {"name": "f", "description": text, "parameters": {"type": "object"}}
         request = {
@@ -126,17 +203,17 @@ def hostile_events():
             ],
             "tools": [{"type": "function", "function": function}],
         }
-        call = {"name": "f", "arguments": json.dumps({"x": text})}
-        for message in (
+        called = {"name": "f", "arguments": json.dumps({"x": text})}
+        for said in (
             {"content": f"{text}."},
-            {"content": None, "tool_calls": [{"id": "i", "type": "function", "function": call}]},
+            {"content": None, "tool_calls": [{"id": "i", "type": "function", "function": called}]},
             {"content": text, "tool_calls": []},
         ):
-            choice = {"index": 0, "message": {"role": "assistant", **message}}
+            choice = {"index": 0, "message": {"role": "assistant", **said}}
             choice["finish_reason"] = "stop"
             response = {"object": "chat.completion", "choices": [choice]}
             yield event(
-                id=f"{number}-{len(json.dumps(message))}",
+                id=f"{number}-{len(json.dumps(said))}",
                 request=json.dumps(request),
                 response=json.dumps(response),
             )
@@ -162,8 +239,16 @@ def hostile(tmp_path_factory):
     }
 
 
+def test_every_hostile_record_is_a_row_or_left_out_by_reason(hostile):
+    _, summaries = hostile
+
+    for name, found in summaries.items():
+        assert found.read == found.total_rows + sum(found.dropped.values())
+        assert (name, found.dropped) == (name, LEFT_OUT[name] | {"empty_answer": 1})
+
+
 @pytest.mark.consumers
-@pytest.mark.parametrize("consumer", [*READERS, "openai", "together", "mistral", "trl"])
+@pytest.mark.parametrize("consumer", [*READERS, *sorted(set(OWN.values()))])
 def test_hostile_records_make_rows_that_are_taken(hostile, consume, consumer):
     base, summaries = hostile
     targets = [name for name in SINGLE if consumer in READERS or OWN.get(name) == consumer]

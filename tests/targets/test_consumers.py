@@ -18,7 +18,9 @@ from tests.targets.examples import (
     call,
     calls,
     example,
+    image_part,
     message,
+    part,
     result,
     tool,
 )
@@ -27,6 +29,7 @@ WITH_IMAGES = ("openai", "openpipe", "together", "fireworks", "mistral")
 # Who checks the rules of a target, not only that the file can be read.
 OWN = {
     "openai": "openai",
+    "openpipe": "openpipe",
     "fireworks": "openai",  # "OpenAI-compatible chat completion format"
     "together": "together",
     "mistral": "mistral",
@@ -46,7 +49,9 @@ def write_rows(path, rows):
 
 def rows_of(name):
     examples = PLAIN | (IMAGES if name in WITH_IMAGES else {})
-    return [TARGETS[name].to_row(given)[0] for given in examples.values()]
+    rows = [TARGETS[name].to_row(given)[0] for given in examples.values()]
+    # What the pull writes there.
+    return [row | {"split": "TRAIN"} for row in rows] if name == "openpipe" else rows
 
 
 def pairs(style):
@@ -189,6 +194,28 @@ BROKEN = {
         (CHAT | {"split": "TRAIN"}, "unknown keys"),
         (changed(CALLED, 1, tool_calls=[call("a", arguments={})]), "valid string"),
         ({"messages": [USER]}, "no answer"),
+        (changed(CALLED, 2, name="get_weather"), "name"),
+        (CALLED | {"tools": [tool(f"f{n}") for n in range(129)]}, "128 tools"),
+        (CALLED | {"tools": [tool("get.weather")]}, "a name that"),
+        (changed(CALLED, 1, tool_calls=[call("a", "get weather")]), "a name that"),
+    ],
+    "openpipe": [
+        ({"messages": [USER]}, "final message"),
+        (changed(CHAT, 0, content=""), "no content"),
+        (changed(CHAT, 1, content=""), "no content"),
+        (changed(CHAT, 2, content=None), "no content"),
+        (changed(CALLED, 2, content=""), "no content"),
+        (changed(CALLED, 1, content="Let me see."), "more than one"),
+        (changed(CHAT, 2, content=[part("Yes.")]), "content of assistant"),
+        (changed(CHAT, 0, content=[part("Hm.")]), "content of system"),
+        (changed(CHAT, 0, role="developer"), "content of developer"),
+        (changed(CALLED, 1, tool_calls=[call("a", arguments={})]), "arguments"),
+        (changed(CHAT, 1, content=[image_part(detail="original")]), "detail"),
+        (CHAT | {"split": None}, "split"),
+        (CHAT | {"tool_choice": {"function": {}}}, "name"),
+        (CHAT | {"response_format": {"type": "grammar"}}, "response_format"),
+        (CHAT | {"metadata": {"a": 1}}, "metadata"),
+        (CHAT | {"parallel_tool_calls": True}, "unknown keys"),
     ],
     "trl": [
         ({"messages": "Hello"}, "not conversational"),

@@ -100,12 +100,13 @@ def test_text_parts_are_joined_as_mistral_joins_them():
             message("user", [part("a"), part("b")]),
             calls(call("abcdefghi")),
             result("abcdefghi", [part("c"), part("d")]),
-            ANSWER,
+            message("assistant", [part("e"), part("f")]),
         )
     )
 
     assert row["messages"][0]["content"] == "a\n\nb"
     assert row["messages"][2]["content"] == "cd"
+    assert row["messages"][3]["content"] == "ef"
     assert repairs == ("text_parts_joined",)
 
 

@@ -76,6 +76,13 @@ def test_together_keeps_the_name_of_a_tool():
     assert repairs == ()
 
 
+def test_fireworks_has_no_names():
+    for given in (PLAIN["named-result"], PLAIN["names"]):
+        row, repairs = fireworks.to_row(given)
+        assert not any("name" in message for message in row["messages"])
+        assert "name_removed" in repairs
+
+
 @pytest.mark.parametrize("target", [together, fireworks])
 @pytest.mark.parametrize("url", ["https://example.com/a.png", "data:image/gif;base64,R0lG"])
 def test_images_are_data_of_a_known_format(target, url):

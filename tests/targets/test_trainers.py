@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from pipelines.chat.example import DroppedError
 from pipelines.targets import axolotl, llamafactory, trl
 from tests.targets.examples import (
     ANSWER,
@@ -18,17 +17,12 @@ from tests.targets.examples import (
     calls,
     example,
     message,
+    reason_of,
     result,
     tool,
 )
 
 TRAINERS = (trl.to_row, trl.to_completion_row, axolotl.to_row, llamafactory.to_row)
-
-
-def reason_of(to_row, given):
-    with pytest.raises(DroppedError) as caught:
-        to_row(given)
-    return caught.value.reason
 
 
 @pytest.mark.parametrize("to_row", TRAINERS)
@@ -190,6 +184,18 @@ def test_a_message_that_only_calls_has_an_empty_content():
 def test_names_of_people_are_counted_where_they_go():
     for to_row in TRAINERS:
         assert to_row(PLAIN["names"])[1] == ("name_removed",)
+
+
+def test_llamafactory_counts_names_of_results():
+    assert llamafactory.to_row(PLAIN["named-result"])[1] == ("name_removed",)
+
+
+def test_trl_counts_fractions_that_it_rounds_and_drops_names_that_stand_twice():
+    rounded = example(USER, calls(call("a", arguments='{"n": 12345678901234567890.123}')))
+    twice = example(USER, calls(call("a", arguments='{"n": 1, "n": 2}')))
+
+    assert "numbers_rounded" in trl.to_row(rounded)[1]
+    assert reason_of(trl.to_row, twice) == "arguments_not_json"
 
 
 def test_developer_is_system():
