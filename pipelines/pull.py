@@ -31,7 +31,9 @@ from pipelines.committed_window import CommittedWindow
 from pipelines.config import ExportConfig
 from pipelines.engine import connect, engine_errors
 from pipelines.errors import ConfigError, WindowChangedError
+from pipelines.identity import Identity, hash_of, identify, identify_line
 from pipelines.manifest import PACKAGE, package_version
+from pipelines.opening import opening_of
 from pipelines.owner import export_above
 from pipelines.pull_options import RECORD_FIELDS, REST, PullOptions
 from pipelines.pull_rows import (
@@ -39,19 +41,11 @@ from pipelines.pull_rows import (
     dump_row,
     example_as_data,
     example_from_data,
-    opening_of,
     where_condition,
 )
 from pipelines.pull_summary import Counts, PullSummary
 from pipelines.record_text import cut_record, parse_record
-from pipelines.selection import (
-    Identity,
-    Kept,
-    Selection,
-    identify,
-    identify_line,
-    split_of,
-)
+from pipelines.selection import Kept, Selection, split_of
 from pipelines.spill import SpillFile
 from pipelines.storage import Store, open_store
 from pipelines.targets.base import Target
@@ -229,7 +223,7 @@ class _Pull:
                     self._counts.dropped["where"] += 1
                     continue
                 try:
-                    self._take(line)
+                    self._take(line, window.record_keys)
                 except DroppedError as exc:
                     self._drop(exc, line)
                 except RecursionError:
@@ -237,7 +231,7 @@ class _Pull:
             if self._progress is not None:
                 self._progress(len(lines))
 
-    def _take(self, line: bytes) -> None:
+    def _take(self, line: bytes, keys: tuple[str, ...]) -> None:
         """Put one record down as a row, or raise a DroppedError."""
         options = self._options
         try:
@@ -248,9 +242,8 @@ class _Pull:
         if any(tags.get(name) != value for name, value in options.tags.items()):
             raise DroppedError("tag_filter")
         if options.format == "records":
-            self._keep(
-                identify_line(line, opening_of(record) if options.split else None), line, line, tags
-            )
+            opening = _opening(record, line, keys) if options.split else None
+            self._keep(identify_line(line, opening), line, line, tags)
             return
         example = to_example(record)
         if options.prune:
@@ -396,3 +389,11 @@ class _Pull:
             # What is removed may be what nobody is to see.
             | {"prune": len(self._options.prune)},
         }
+
+
+def _opening(record: Mapping[str, Any], line: bytes, keys: tuple[str, ...]) -> bytes:
+    """What keeps records together; of one that is nested too deep, its input as recorded."""
+    try:
+        return opening_of(record["input"])
+    except RecursionError:
+        return hash_of(cut_record(line, keys)[0])

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from pipelines.chat.convert import to_example
 from pipelines.chat.example import DroppedError, Example
 from pipelines.engine import guarded
 from pipelines.expressions import parse_expression
 from pipelines.local import local_errors
 from pipelines.pull_options import RECORD_FIELDS
-from pipelines.selection import identify, opening_of_input
 
 _MANY_DIGITS = re.compile("[0-9]{19}")  # fewer are within 64 bits
 _INT64 = range(-(2**63), 2**63)
@@ -75,14 +73,6 @@ def _fits_64_bits(value: object) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_fits_64_bits, value))
     return not isinstance(value, int) or value in _INT64
-
-
-def opening_of(record: Mapping[str, Any]) -> bytes:
-    """Return what keeps the records of one conversation, or else of one input, in one split."""
-    try:
-        return identify(to_example(record)).opening
-    except DroppedError:
-        return opening_of_input(record["input"])
 
 
 class Rejects:

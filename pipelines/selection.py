@@ -4,7 +4,6 @@ All is told by hashes of 16 bytes in DuckDB, which spills: memory does not grow 
 """
 
 import hashlib
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,8 +11,8 @@ from typing import Any, Literal
 import duckdb
 import pyarrow as pa
 
-from pipelines.chat.example import Example, Message
 from pipelines.engine import engine_errors, statement
+from pipelines.identity import Identity, hash_of
 
 Conversations = Literal["longest", "all"]
 Duplicates = Literal["first", "last", "keep"]
@@ -43,23 +42,6 @@ _PREFIXES = pa.schema({"hash": _HASH})
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """What tells an example from others, as hashes.
-
-    Attributes:
-        conversation: of all messages.
-        prefixes: of the messages up to each earlier answer: what a shorter log would have been.
-        input: of messages, tools, tool_choice and response_format before the answer.
-        opening: of the messages up to the first one of a user.
-    """
-
-    conversation: bytes
-    prefixes: tuple[bytes, ...]
-    input: bytes
-    opening: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Kept:
     """One row of the bundle: where its example, and that of the rejected answer, were put down."""
 
@@ -67,34 +49,6 @@ class Kept:
     size: int
     split_at: float
     rejected: tuple[int, int] | None = None
-
-
-def identify(example: Example) -> Identity:
-    """Return the hashes of an example; ids of tool calls and the spelling of JSON do not count."""
-    # With other tools or another format the same answer is another lesson.
-    chain, prefixes = _hash(b"", [example.tools, example.response_format]), []
-    ordinals: dict[str, int] = {}
-    plain = [_plain(message, ordinals) for message in example.messages]
-    before, answer = plain[: -example.answer_size], plain[-example.answer_size :]
-    for message in before:
-        chain = _hash(chain, message)
-        if message[0] == "assistant":
-            prefixes.append(chain)
-    asked = _hash(chain, example.tool_choice)
-    for message in answer:
-        chain = _hash(chain, message)
-    return Identity(chain, tuple(prefixes), asked, _hash(b"", _opening(before)))
-
-
-def identify_line(line: bytes, opening: bytes | None) -> Identity:
-    """Return the identity of a record that is taken as it is, with its conversation's opening."""
-    key = hashlib.blake2b(line, digest_size=16).digest()
-    return Identity(key, (), key, opening or key)
-
-
-def opening_of_input(request: object) -> bytes:
-    """Return what keeps records of one input together, where it is no chat."""
-    return _hash(b"", request)
 
 
 def place_of(seed: int, key: bytes) -> float:
@@ -166,9 +120,9 @@ class Selection:
             line: where its record was put down, for those who are left out.
         """
         place = place_of(self.seed, identity.opening if split_key is None else split_key)
-        lot = _hash(b"%d" % self.seed, identity.conversation.hex())
+        lot = hash_of(identity.conversation.hex(), b"%d" % self.seed)
         hashes = identity.conversation, identity.input, place, lot
-        shown = _hash(b"", sorted(shape))
+        shown = hash_of(sorted(shape))
         place_of_line = line or (None, None)
         # Of what a later window or a later line has, the number is higher.
         age = (self._windows << _WINDOW_BITS) + (-1 if self._newest_first else 1) * self._count
@@ -263,37 +217,3 @@ class Selection:
         with engine_errors("remembering examples"):
             self.con.execute(f"insert into {name} from added")
         self.con.unregister("added")
-
-
-def _opening(messages: Sequence[list[Any]]) -> list[list[Any]]:
-    """The messages up to the first of a user; without one, those before the first answer."""
-    roles = [message[0] for message in messages]
-    if "user" in roles:
-        return list(messages[: roles.index("user") + 1])
-    return list(messages[: roles.index("assistant")] if "assistant" in roles else messages)
-
-
-def _plain(message: Message, ordinals: dict[str, int]) -> list[Any]:
-    """What a message says, however it was spelt; ids of calls count as their place among them."""
-    content = message.get("content")
-    if isinstance(content, list) and all(part.get("type") == "text" for part in content):
-        content = "".join(part["text"] for part in content)
-    calls = []
-    for call in message.get("tool_calls") or ():
-        ordinals[call["id"]] = len(ordinals)
-        calls.append([call["function"]["name"], _value(call["function"]["arguments"])])
-    role = "system" if message["role"] == "developer" else message["role"]
-    result_of = ordinals.get(message.get("tool_call_id", ""))
-    return [role, content or "", calls, message.get("name"), result_of]
-
-
-def _value(arguments: str) -> Any:
-    try:
-        return json.loads(arguments)
-    except ValueError:
-        return arguments
-
-
-def _hash(before: bytes, value: object) -> bytes:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(before + text.encode(), digest_size=16).digest()

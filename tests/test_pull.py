@@ -388,6 +388,42 @@ def test_pairs_over_the_limit_are_counted_with_both_sides(site):
     assert summary.dropped == {"over_max_rows": 4}
 
 
+def test_records_that_could_not_train_stand_beside_their_conversation(site):
+    failed = {"response": '{"error":{"message":"no"}}', "status_code": 429}
+    cut = {"response": "data: {}"}
+    rows = [
+        event(id=f"{talk}-{turn}", request=chat(*([f"q{talk}", "x"] * turn), f"q{talk}"), **call)
+        for talk in range(20)
+        for turn, call in enumerate(({"response": answer("x")}, failed, cut))
+    ]
+    site.put("a.parquet", write_batch(rows))
+    export(config := make_config(site))
+    pulled = Pulls(site, config)
+
+    summary = pulled(format="records", split={"test": 0.5})
+    sides = [
+        {row["input"]["messages"][0]["content"] for row in pulled.rows(summary, split)}
+        for split in ("train", "test")
+    ]
+
+    assert summary.total_rows == 60
+    assert not sides[0] & sides[1]
+
+
+def test_records_that_are_nested_too_deep_are_split_all_the_same(site):
+    deep = '{"a":' * 3_000 + "1" + "}" * 3_000
+    rows = [
+        event(id=str(n), request=f'{{"messages":{deep}}}', response=answer(str(n)))
+        for n in range(10)
+    ]
+    site.put("a.parquet", write_batch(rows))
+    export(config := make_config(site))
+
+    summary = Pulls(site, config)(format="records", split={"test": 0.5})
+
+    assert list(summary.rows.values()) == [10]
+
+
 def test_records_of_one_conversation_stay_in_one_split(site):
     talk = [chat(*(["q", "x"] * turn), "q", n=turn) for turn in range(10)]
     rows = [event(id=str(n), request=text, response=answer("x")) for n, text in enumerate(talk)]

@@ -6,7 +6,8 @@ import pytest
 
 from pipelines.chat.example import Example
 from pipelines.engine import connect
-from pipelines.selection import Selection, identify, place_of, split_of
+from pipelines.identity import identify
+from pipelines.selection import Selection, place_of, split_of
 
 
 def talk(*contents, system="be brief", **more):
