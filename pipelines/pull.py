@@ -214,8 +214,11 @@ class _Pull:
 
     def _read(self, window: CommittedWindow) -> None:
         self._extras = self._extras or window.record_keys[3:] != ()
-        self._selection.begin_window(newest_first=window.is_newest_first)
-        for _, lines in window.part_lines():
+        partition = None
+        for part, lines in window.part_lines():
+            if part.partition != partition:
+                partition = part.partition
+                self._selection.begin_partition(newest_first=window.is_newest_first)
             fits = self._where(lines, window.record_keys)
             for line, is_wanted in zip(lines, fits, strict=True):
                 self._counts.read += 1

@@ -18,7 +18,7 @@ Conversations = Literal["longest", "all"]
 Duplicates = Literal["first", "last", "keep"]
 _ROWS_AT_ONCE = 10_000
 _NO_LIMIT = 2**62
-_WINDOW_BITS = 40  # a trillion records, and four million windows
+_AGE_BITS = 36  # 34 billion records, either way, of 134 million partitions
 _MOST_SHAPES = 2_000
 _HASH = pa.binary(16)
 _EXAMPLES = pa.schema(
@@ -81,7 +81,7 @@ class Selection:
     _rows: list[tuple[Any, ...]] = field(default_factory=list)
     _prefixes: list[bytes] = field(default_factory=list)
     _count: int = 0
-    _windows: int = 0
+    _partitions: int = 0
     _newest_first: bool = False
 
     def __post_init__(self) -> None:
@@ -90,9 +90,13 @@ class Selection:
             self.con.execute(f"create or replace temp table {name} as from empty")
             self.con.unregister("empty")
 
-    def begin_window(self, *, newest_first: bool) -> None:
-        """Take what is added from now on as of the next window, whose records stand in an order."""
-        self._windows += 1
+    def begin_partition(self, *, newest_first: bool) -> None:
+        """Take what is added from now on as of the next partition, which has an order of its own.
+
+        Args:
+            newest_first: whether the uppermost of its lines, in all of its parts, is the newest.
+        """
+        self._partitions += 1
         self._newest_first = newest_first
 
     def add(
@@ -124,8 +128,9 @@ class Selection:
         hashes = identity.conversation, identity.input, place, lot
         shown = hash_of(sorted(shape))
         place_of_line = line or (None, None)
-        # Of what a later window or a later line has, the number is higher.
-        age = (self._windows << _WINDOW_BITS) + (-1 if self._newest_first else 1) * self._count
+        # The newer an example, the higher the number: by window, partition and line.
+        age = self._partitions << _AGE_BITS
+        age += -self._count if self._newest_first else self._count
         self._rows.append(
             (self._count, age, start, size, *hashes, side, list(repairs), shown, *place_of_line)
         )

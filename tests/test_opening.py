@@ -1,5 +1,6 @@
 """One conversation, one opening, whatever came of each of its calls."""
 
+import json
 from contextlib import suppress
 
 import pytest
@@ -13,6 +14,7 @@ from tests.chat.recorded import real_calls
 SYSTEM = {"role": "system", "content": "Be brief."}
 USER = {"role": "user", "content": "q"}
 ANSWER = {"role": "assistant", "content": "A"}
+TEXT = {"type": "text", "text": "q"}
 MORE = {"role": "user", "content": "more"}
 
 
@@ -28,8 +30,7 @@ def spoken(role, text):
                 {"messages": [SYSTEM, USER]},
                 {"messages": [SYSTEM, USER, ANSWER, MORE], "n": 2},
                 {"messages": [{**SYSTEM, "role": "developer"}, USER, {"role": "nobody"}]},
-                '{"body": {"messages": [{"role": "system", "content": "Be brief."}, '
-                '{"role": "user", "content": [{"type": "text", "text": "q"}]}]}}',
+                json.dumps({"body": {"messages": [SYSTEM, USER | {"content": [TEXT]}]}}),
                 {"system": "Be brief.", "messages": [USER, ANSWER, MORE], "max_tokens": 9},
                 {
                     "system": [{"text": "Be brief."}],

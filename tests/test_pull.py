@@ -568,6 +568,28 @@ def test_first_and_last_are_by_time_where_the_export_is_ordered(site, direction,
     assert texts(pulls.rows(pulls(duplicates=duplicates))) == [["d", stays]]
 
 
+@pytest.mark.parametrize("direction", ["asc", "desc"])
+@pytest.mark.parametrize(("duplicates", "stays"), [("first", "1"), ("last", "4")])
+def test_first_and_last_are_by_partition_before_they_are_by_line(
+    site, direction, duplicates, stays
+):
+    rows = [
+        event(
+            id=text,
+            request=chat("d"),
+            response=answer(text),
+            requested_at=datetime(2024, 6, day, hour, tzinfo=UTC),
+        )
+        for text, day, hour in (("1", 1, 1), ("2", 1, 2), ("3", 2, 1), ("4", 2, 2))
+    ]
+    site.put("a.parquet", write_batch(rows))
+    ordered = {"order_by": f"requested_at {direction}", "partition_by": ["date"]}
+    export(config := make_config(site, **ordered))
+    pulls = Pulls(site, config)
+
+    assert texts(pulls.rows(pulls(duplicates=duplicates))) == [["d", stays]]
+
+
 def test_rows_past_a_files_limit_go_to_the_next(tmp_path):
     writer = BundleWriter(tmp_path, max_file_bytes=25)
     for number in range(5):
