@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from pipelines.pull_options import PullOptions
-from pipelines.targets.columns import FEATURES
+from pipelines.targets.columns import FEATURES, TRL_PAIR_FEATURES
 
 
 def describe_bundle(description: Mapping[str, Any], features: Sequence[Mapping[str, str]]) -> str:
@@ -66,5 +66,7 @@ def describe_counts(description: Mapping[str, Any]) -> Iterator[str]:
 
 def features_of(options: PullOptions, *, has_extras: bool) -> Sequence[Mapping[str, str]]:
     """Return the columns of a bundle; none where they are not those that the format has."""
-    is_other = has_extras and options.format == "records"
-    return () if is_other or options.pair_style == "trl" else FEATURES[options.format]
+    if has_extras and options.format == "records":
+        return ()
+    is_trl = options.format == "preference" and options.pair_style == "trl"
+    return TRL_PAIR_FEATURES if is_trl else FEATURES[options.format]

@@ -36,11 +36,11 @@ from pipelines.manifest import PACKAGE, package_version
 from pipelines.opening import opening_of
 from pipelines.owner import export_above
 from pipelines.pull_options import RECORD_FIELDS, REST, PullOptions
+from pipelines.pull_pairs import dump_side, make_pairs, side_of
 from pipelines.pull_rows import (
     Rejects,
+    dump_fitting,
     dump_row,
-    example_as_data,
-    example_from_data,
     where_condition,
 )
 from pipelines.pull_summary import Counts, PullSummary
@@ -51,7 +51,6 @@ from pipelines.storage import Store, open_store
 from pipelines.targets.base import Target
 from pipelines.targets.columns import leading, shape
 from pipelines.targets.llamafactory import DATASET_INFO
-from pipelines.targets.preference import to_pair
 from pipelines.targets.registry import TARGETS
 
 logger = logging.getLogger(__name__)
@@ -253,14 +252,11 @@ class _Pull:
             example = prune_example(example, options.prune)
         example = check_example(example, allow_finish=frozenset(options.allow_finish))
         if self._target.needs_pairs:
-            side = self._side(tags)
-            data = dump_row(example_as_data(example))
-            self._keep(identify(example), data, line, tags, example.repairs, side=side)
+            side = side_of(tags, options)
+            self._keep(identify(example), dump_side(example, options), line, tags, side=side)
             return
         row, repairs = self._target.to_row(example)
-        data = dump_row(row)
-        if len(data) + 1 > (self._target.max_file_bytes or 2**62):
-            raise DroppedError("over_limit", "one row is larger than a file may be")
+        data = dump_fitting(row, self._target)
         repaired = *example.repairs, *repairs
         self._keep(identify(example), data, line, tags, repaired, shown=shape(row))
 
@@ -291,17 +287,11 @@ class _Pull:
             line=place,
         )
 
-    def _side(self, tags: Mapping[str, str | None]) -> str:
-        for side in ("chosen", "rejected"):
-            tag, value = getattr(self._options, side)
-            if tags.get(tag) == value:
-                return side
-        raise DroppedError("no_pair", "no tag says which answer is better")
-
     def _select(self) -> None:
         options, limit = self._options, self._target.max_rows
         max_rows = min(options.max_rows or 2**62, limit or 2**62)
         if self._target.needs_pairs:
+            make_pairs(self._selection, self._spool, self._target, options)
             found = self._selection.select_pairs(max_rows=max_rows)
         elif options.format == "records":
             found = self._selection.select(only_longest=False, duplicates="keep", max_rows=max_rows)
@@ -312,8 +302,7 @@ class _Pull:
                 max_rows=max_rows,
             )
         self._counts.dropped.update(found)
-        if not self._target.needs_pairs:
-            self._counts.repairs.update(self._selection.count_repairs())
+        self._counts.repairs.update(self._selection.count_repairs())
         if self._rejects is not None:
             for reason, start, size in self._selection.left_out():
                 self._rejects.write(reason, "", self._spool.read(start, size))
@@ -325,20 +314,13 @@ class _Pull:
         for kept in chain(first, rest):
             row = self._spool.read(kept.start, kept.size)
             split = split_of(kept.split_at, self._options.split, REST)
-            if self._target.needs_pairs:
-                try:
-                    yield split, self._pair(row, kept)
-                except (DroppedError, RecursionError) as exc:
-                    reason = exc.reason if isinstance(exc, DroppedError) else "unreadable_record"
-                    self._counts.dropped[reason] += 2
-                continue
             if self._options.format == "openpipe":
                 row = dump_row(json.loads(row) | {"split": "TRAIN" if split == REST else "TEST"})
             yield split, row
 
     def _leading(self) -> list[Kept]:
         """Rows of each split that show a key or type first: they tell a loader the columns."""
-        if self._target.needs_pairs or self._options.format == "records":
+        if self._options.format == "records":
             return []
         ends = list(accumulate(self._options.split.values()))
         splits: dict[str, list[Kept]] = {}
@@ -352,14 +334,6 @@ class _Pull:
                 shape(json.loads(self._spool.read(k.start, k.size))) for k in found
             )
         ]
-
-    def _pair(self, chosen: bytes, kept: Kept) -> bytes:
-        rejected = self._spool.read(*(kept.rejected or (0, 0)))
-        pair = example_from_data(chosen), example_from_data(rejected)
-        row, repairs = to_pair(*pair, self._options.pair_style)
-        data = dump_row(row)
-        self._counts.repairs.update({*repairs, *pair[0].repairs, *pair[1].repairs})
-        return data
 
     def _drop(self, exc: DroppedError, line: bytes) -> None:
         self._counts.dropped[exc.reason] += 1

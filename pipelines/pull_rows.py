@@ -11,6 +11,7 @@ from pipelines.engine import guarded
 from pipelines.expressions import parse_expression
 from pipelines.local import local_errors
 from pipelines.pull_options import RECORD_FIELDS
+from pipelines.targets.base import Target
 
 _MANY_DIGITS = re.compile("[0-9]{19}")  # fewer are within 64 bits
 _INT64 = range(-(2**63), 2**63)
@@ -73,6 +74,18 @@ def _fits_64_bits(value: object) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_fits_64_bits, value))
     return not isinstance(value, int) or value in _INT64
+
+
+def dump_fitting(row: Mapping[str, Any], target: Target) -> bytes:
+    """One line of JSON that fits into a file of the service.
+
+    Raises:
+        DroppedError: it does not, or `dump_row` refuses it.
+    """
+    data = dump_row(row)
+    if len(data) + 1 > (target.max_file_bytes or 2**62):
+        raise DroppedError("over_limit", "one row is larger than a file may be")
+    return data
 
 
 class Rejects:

@@ -39,16 +39,34 @@ _EXAMPLES = pa.schema(
     }
 )
 _PREFIXES = pa.schema({"hash": _HASH})
+_PAIRED = pa.schema(
+    {
+        "ordinal": pa.int64(),
+        "start": pa.int64(),
+        "size": pa.int64(),
+        "repairs": pa.list_(pa.string()),
+        "shape": _HASH,
+        "reason": pa.string(),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One row of the bundle: where its example, and that of the rejected answer, were put down."""
+    """One row of the bundle: where it was put down."""
 
     start: int
     size: int
     split_at: float
-    rejected: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Two examples of one input that may make a pair: start and size of what was put down."""
+
+    ordinal: int
+    chosen: tuple[int, int]
+    rejected: tuple[int, int]
 
 
 def place_of(seed: int, key: bytes) -> float:
@@ -72,7 +90,7 @@ class Selection:
     """The examples of one pull, in their order.
 
     Attributes:
-        con: takes the tables `examples` and `prefixes`.
+        con: takes the tables `examples`, `prefixes` and `paired`.
         seed: of splits and of the lot that decides when there are too many rows.
     """
 
@@ -80,12 +98,14 @@ class Selection:
     seed: int
     _rows: list[tuple[Any, ...]] = field(default_factory=list)
     _prefixes: list[bytes] = field(default_factory=list)
+    _paired: list[tuple[Any, ...]] = field(default_factory=list)
     _count: int = 0
     _partitions: int = 0
     _newest_first: bool = False
 
     def __post_init__(self) -> None:
-        for name, schema in (("examples", _EXAMPLES), ("prefixes", _PREFIXES)):
+        tables = {"examples": _EXAMPLES, "prefixes": _PREFIXES, "paired": _PAIRED}
+        for name, schema in tables.items():
             self.con.register("empty", schema.empty_table())
             self.con.execute(f"create or replace temp table {name} as from empty")
             self.con.unregister("empty")
@@ -152,26 +172,44 @@ class Selection:
         }
         return self._decide("select_examples", options)
 
+    def match_pairs(self) -> Iterator[Match]:
+        """Yield of each input the newest answer of each side; `add_pair` or `refuse_pair` it.
+
+        Two answers that are the same make no pair: then one of them is the next older one.
+        """
+        self._flush()
+        with engine_errors("finding pairs"):
+            self.con.execute(statement("match_pairs"))
+        options = {"after": -1, "most": _ROWS_AT_ONCE}
+        while rows := self.con.execute(statement("list_matches"), options).fetchall():
+            for ordinal, *places in rows:
+                yield Match(ordinal, (places[0], places[1]), (places[2], places[3]))
+            options["after"] = rows[-1][0]
+
+    def add_pair(
+        self, match: Match, start: int, size: int, repairs: Sequence[str], shape: Collection[str]
+    ) -> None:
+        """Take in the row of a pair, which was put down at `start`; the rest is as for `add`."""
+        shown = hash_of(sorted(shape))
+        self._add_paired((match.ordinal, start, size, list(repairs), shown, None))
+
+    def refuse_pair(self, match: Match, reason: str) -> None:
+        """Leave both examples of a pair out."""
+        self._add_paired((match.ordinal, None, None, [], None, reason))
+
     def select_pairs(self, *, max_rows: int | None) -> dict[str, int]:
-        """Decide which two answers to an input make a pair; as `select`."""
+        """Decide which pairs stay; as `select`."""
         self._flush()
         return self._decide("select_pairs", {"max_rows": max_rows or _NO_LIMIT})
 
     def count_repairs(self) -> dict[str, int]:
-        """Return how many of the examples that stay were repaired, by what was."""
+        """Return how many of the rows that stay were repaired, by what was."""
         with engine_errors("counting repairs"):
-            found = self.con.execute(
-                "select repair, count(*) from (select unnest(repairs) as repair from selected"
-                " where reason is null) group by repair order by repair"
-            ).fetchall()
-        return dict(found)
+            return dict(self.con.execute(statement("count_repairs")).fetchall())
 
     def left_out(self) -> Iterator[tuple[str, int, int]]:
         """Yield the reason of each example that does not stay, and where its record was put."""
-        found = self.con.execute(
-            "select reason, line_start, line_size from selected"
-            " where reason is not null and line_start is not null order by ordinal"
-        )
+        found = self.con.execute(statement("list_left_out"))
         while rows := found.fetchmany(_ROWS_AT_ONCE):
             yield from rows
 
@@ -189,33 +227,31 @@ class Selection:
 
     def kept(self) -> Iterator[Kept]:
         """Yield what was decided to stay, in order."""
-        names = [name for (name, *_) in self.con.execute("describe selected").fetchall()]
-        pairs = "rejected_start" in names
-        more = ", rejected_start, rejected_size" if pairs else ""
-        found = self.con.execute(
-            f"select start, size, split_at{more} from selected where reason is null"  # noqa: S608 - closed set
-            " order by ordinal"
-        )
+        found = self.con.execute(statement("list_kept"))
         while rows := found.fetchmany(_ROWS_AT_ONCE):
-            for start, size, place, *rejected in rows:
-                yield Kept(start, size, place, (rejected[0], rejected[1]) if pairs else None)
+            for row in rows:
+                yield Kept(*row)
 
     def _decide(self, name: str, options: Mapping[str, Any]) -> dict[str, int]:
         with engine_errors("selecting examples"):
             self.con.execute(statement(name), dict(options))
-            counts = self.con.execute(
-                "select reason, count(*) from selected where reason is not null"
-                " group by reason order by reason"
-            ).fetchall()
-        return dict(counts)
+            return dict(self.con.execute(statement("count_reasons")).fetchall())
+
+    def _add_paired(self, row: tuple[Any, ...]) -> None:
+        self._paired.append(row)
+        if len(self._paired) >= _ROWS_AT_ONCE:
+            self._flush()
 
     def _flush(self) -> None:
-        columns: Sequence[Sequence[Any]] = list(zip(*self._rows, strict=True))
-        if columns:
-            self._insert("examples", pa.table(list(columns), schema=_EXAMPLES))
-        if self._prefixes:
-            self._insert("prefixes", pa.table([self._prefixes], schema=_PREFIXES))
-        self._rows, self._prefixes = [], []
+        for name, schema, rows in (
+            ("examples", _EXAMPLES, self._rows),
+            ("prefixes", _PREFIXES, [(found,) for found in self._prefixes]),
+            ("paired", _PAIRED, self._paired),
+        ):
+            if rows:
+                columns = [list(column) for column in zip(*rows, strict=True)]
+                self._insert(name, pa.table(columns, schema=schema))
+        self._rows, self._prefixes, self._paired = [], [], []
 
     def _insert(self, name: str, rows: pa.Table) -> None:
         self.con.register("added", rows)

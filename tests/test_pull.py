@@ -18,27 +18,10 @@ from pipelines.config import ExportConfig
 from pipelines.errors import ConfigError, StorageError, WindowChangedError
 from pipelines.pull import pull
 from pipelines.pull_options import parse_options
-from pipelines.pull_summary import PullSummary
 from pipelines.report import describe_pull
 from pipelines.storage import Store, open_store
 from tests.builders import event, export, make_config, read_records, write_batch
-
-
-def chat(*contents, **request):
-    """A request whose messages are those of user and assistant in turns."""
-    roles = ("user", "assistant")
-    messages = [{"role": roles[n % 2], "content": text} for n, text in enumerate(contents)]
-    return json.dumps({"model": "gpt-4o", "messages": messages, **request})
-
-
-def answer(text, finish="stop", **message):
-    choice = {
-        "index": 0,
-        "message": {"role": "assistant", "content": text, **message},
-        "finish_reason": finish,
-    }
-    return json.dumps({"id": "c", "object": "chat.completion", "choices": [choice]})
-
+from tests.pulls import Pulls, answer, chat, texts
 
 CALLS: list[dict[str, Any]] = [
     {"request": chat("a"), "response": answer("A"), "tags": '{"task":"weather","good":"yes"}'},
@@ -61,42 +44,9 @@ def config(site) -> ExportConfig:
     return found
 
 
-class Pulls:
-    """Pulls to new places beside an export."""
-
-    def __init__(self, site, config):
-        self.config = config
-        self.base = f"{site.destination_url}-bundles"
-        self.options = site.storage_options
-        self.count = 0
-
-    def __call__(self, to: str | None = None, **options: Any) -> PullSummary:
-        self.count += 1
-        rejects = options.pop("rejects", None)
-        place = f"{self.base}/{to or self.count}"
-        given = parse_options({"format": "openai", **options})
-        return pull(self.config, place, given, rejects=rejects)
-
-    def store(self, summary: PullSummary) -> Store:
-        return open_store(summary.destination, self.options)
-
-    def files(self, summary: PullSummary) -> dict[str, bytes]:
-        store = self.store(summary)
-        return {found.path: store.read_bytes(found.path) for found in store.list_objects()}
-
-    def rows(self, summary: PullSummary, split: str = "train") -> list[dict[str, Any]]:
-        files = [file["path"] for file in summary.files if file["split"] == split]
-        text = b"".join(self.files(summary)[path] for path in files)
-        return [json.loads(line) for line in text.splitlines()]
-
-
 @pytest.fixture
 def pulled(site, config):
     return Pulls(site, config)
-
-
-def texts(rows):
-    return [[message["content"] for message in row["messages"]] for row in rows]
 
 
 def test_rows_are_what_can_train_and_every_other_record_has_a_reason(pulled):
@@ -354,38 +304,6 @@ def test_a_split_by_tag_keeps_the_tag_together(pulled):
     )
 
     assert len(summary.rows) == 1
-
-
-def test_pairs_are_made_by_a_tag(pulled):
-    summary = pulled(format="preference", chosen=("good", "yes"), rejected=("good", "no"))
-
-    (row,) = pulled.rows(summary)
-    assert row["preferred_output"][0]["content"] == "one"
-    assert row["non_preferred_output"][0]["content"] == "two"
-    assert row["input"]["messages"] == [{"role": "user", "content": "d"}]
-    assert summary.read == 2 * summary.total_rows + sum(summary.dropped.values())
-
-
-def test_pairs_over_the_limit_are_counted_with_both_sides(site):
-    rows = [
-        event(
-            id=f"{n}{good}",
-            request=chat(f"q{n}"),
-            response=answer(good),
-            tags=f'{{"good":"{good}"}}',
-        )
-        for n in range(3)
-        for good in ("yes", "no")
-    ]
-    site.put("a.parquet", write_batch(rows))
-    config = make_config(site)
-    export(config)
-
-    options: dict[str, Any] = {"chosen": ("good", "yes"), "rejected": ("good", "no")}
-    summary = Pulls(site, config)(format="preference", max_rows=1, **options)
-
-    assert summary.total_rows == 1
-    assert summary.dropped == {"over_max_rows": 4}
 
 
 def test_records_that_could_not_train_stand_beside_their_conversation(site):

@@ -7,7 +7,7 @@ import pytest
 from pipelines.chat.example import Example
 from pipelines.engine import connect
 from pipelines.identity import identify
-from pipelines.selection import Selection, place_of, split_of
+from pipelines.selection import Match, Selection, place_of, split_of
 
 
 def talk(*contents, system="be brief", **more):
@@ -116,11 +116,31 @@ def test_pairs_are_the_newest_better_and_worse_answer_to_an_input(selection):
     for number, (example, side) in enumerate(zip(examples, sides, strict=True)):
         selection.add(identify(example), number, 1, side=side)
 
+    matches = list(selection.match_pairs())
+    for match in matches:
+        selection.add_pair(match, 9, 1, (), ())
     left_out = selection.select_pairs(max_rows=None)
 
-    ((row),) = selection.kept()
-    assert (row.start, row.rejected) == (2, (3, 1))
+    assert matches == [Match(2, chosen=(2, 1), rejected=(3, 1))]
+    assert [row.start for row in selection.kept()] == [9]
     assert left_out == {"duplicate": 2, "no_pair": 1}
+
+
+def test_many_pairs_are_matched_in_pieces(selection):
+    for number in range(25_000):
+        for side in ("chosen", "rejected"):
+            selection.add(identify(talk(str(number), side)), number, 1, side=side)
+
+    for place, match in enumerate(selection.match_pairs()):
+        if place % 2:
+            selection.refuse_pair(match, "over_limit")
+        else:
+            selection.add_pair(match, place, 1, ("fixed",), ("a",))
+    left_out = selection.select_pairs(max_rows=10_000)
+
+    assert len(list(selection.kept())) == 10_000
+    assert left_out == {"over_limit": 25_000, "over_max_rows": 5_000}
+    assert selection.count_repairs() == {"fixed": 10_000}
 
 
 def test_splits_have_their_shares_and_keep_to_them():

@@ -1,51 +1,45 @@
--- select_pairs: of each input the newest answer that is chosen and the newest that is rejected.
+-- select_pairs: what becomes of each record: in the row of a pair, or left out for a reason.
 -- params   $max_rows bigint (pairs)
--- creates  selected(ordinal, start, size, rejected_start, rejected_size, split_at, line_start,
---          line_size, reason), from examples; a pair stands at its chosen side
+-- creates  selected(ordinal, start, size, split_at, repairs, shape, line_start, line_size, reason),
+--          from examples, matched and paired; a pair stands at its chosen side alone
 create or replace temp table selected as
 with
-    counted as (
+    ranked as (
         select
-            *,
-            row_number() over (partition by input, side order by age desc) as copy,
-            count(*) filter (where side = 'chosen') over (partition by input) as chosen,
-            count(*) filter (where side = 'rejected') over (partition by input) as rejected
-        from examples
+            paired.*,
+            examples.lot,
+            row_number() over (
+                partition by paired.reason is null order by examples.lot, paired.ordinal
+            ) as place
+        from paired join examples on examples.ordinal = paired.ordinal
     ),
     judged as (
         select
             *,
-            case
-                when chosen = 0 or rejected = 0 then 'no_pair'
-                when copy > 1 then 'duplicate'
-            end as reason
-        from counted
+            case when reason is null and place > $max_rows then 'over_max_rows' else reason end
+                as outcome
+        from ranked
     ),
-    pairs as (
-        select
-            c.ordinal,
-            r.ordinal as rejected_ordinal,
-            r.start as rejected_start,
-            r.size as rejected_size,
-            row_number() over (order by c.lot, c.ordinal) as place
-        from judged as c join judged as r on r.input = c.input
-        where c.reason is null and r.reason is null and c.side = 'chosen' and r.side = 'rejected'
-    ),
-    sides as (
-        select ordinal, rejected_start, rejected_size, place from pairs
+    members as (
+        select ordinal, true as is_chosen, start, size, repairs, shape, outcome from judged
         union all
-        select rejected_ordinal, null, null, place from pairs
+        select matched.partner, false, null, null, null, null, judged.outcome
+        from judged join matched on matched.ordinal = judged.ordinal
     )
 select
-    judged.ordinal,
-    judged.start,
-    judged.size,
-    sides.rejected_start,
-    sides.rejected_size,
-    judged.split_at,
-    judged.line_start,
-    judged.line_size,
-    coalesce(judged.reason, case when sides.place > $max_rows then 'over_max_rows' end) as reason
-from judged left join sides on sides.ordinal = judged.ordinal
-where judged.side = 'chosen' or judged.reason is not null or sides.place > $max_rows
-order by judged.ordinal
+    examples.ordinal,
+    coalesce(members.start, examples.start) as start,
+    coalesce(members.size, examples.size) as size,
+    examples.split_at,
+    members.repairs,
+    members.shape,
+    examples.line_start,
+    examples.line_size,
+    case
+        when members.ordinal is not null then members.outcome
+        when examples.input in (select input from matched) then 'duplicate'
+        else 'no_pair'
+    end as reason
+from examples left join members on members.ordinal = examples.ordinal
+where members.ordinal is null or members.is_chosen or members.outcome is not null
+order by examples.ordinal

@@ -41,6 +41,12 @@ _COLUMNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("non_preferred_output", "json list"),
     ),
 }
+_PAIRS_OF_TRL = (
+    ("prompt", "json list"),
+    ("chosen", "json list"),
+    ("rejected", "json list"),
+    ("tools", "string"),
+)
 
 
 def _feature(name: str, kind: str) -> dict[str, str]:
@@ -51,6 +57,8 @@ def _feature(name: str, kind: str) -> dict[str, str]:
 FEATURES: Mapping[str, list[dict[str, str]]] = MappingProxyType(
     {target: [_feature(*column) for column in columns] for target, columns in _COLUMNS.items()}
 )
+# The same for pairs of `--pair-style trl`, which are no rows of `preference` as services have them.
+TRL_PAIR_FEATURES: list[dict[str, str]] = [_feature(*column) for column in _PAIRS_OF_TRL]
 
 
 def shape(row: Row) -> frozenset[str]:

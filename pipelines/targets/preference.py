@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
-from pipelines.chat.example import DroppedError, Example
+from pipelines.chat.example import DroppedError, Example, Message
+from pipelines.identity import identify
 from pipelines.targets import fireworks, openai, together, trl
 from pipelines.targets.base import Row, Target
 
@@ -16,6 +17,16 @@ _TO_ROW: dict[Style, Callable[[Example], tuple[Row, tuple[str, ...]]]] = {
 }
 
 
+def check_side(example: Example, style: Style) -> None:
+    """Make sure that an answer may be one of a pair, whatever the other one is.
+
+    Raises:
+        DroppedError: it is no row of the service, or its input does not end with user or tool.
+    """
+    prompt, _ = _split(_TO_ROW[style](example)[0])
+    _check_end(prompt["prompt"] if style == "trl" else prompt["messages"])
+
+
 def to_pair(
     chosen: Example, rejected: Example, style: Style = "openai"
 ) -> tuple[Row, tuple[str, ...]]:
@@ -23,7 +34,8 @@ def to_pair(
 
     OpenAI, Together and Fireworks share one shape: `input`, and a list of one answer each under
     `preferred_output` and `non_preferred_output`; each service has its own rules for the messages
-    in it. TRL has `prompt`, `chosen`, `rejected` and `tools`.
+    in it. TRL has `prompt`, `chosen`, `rejected` and `tools`. The input is that of the chosen one:
+    ids of calls and the spelling may differ in the other.
 
     Raises:
         DroppedError: one of the two is no row of the service, or they are no pair: their inputs
@@ -32,17 +44,21 @@ def to_pair(
     better, repairs = _TO_ROW[style](chosen)
     worse, more_repairs = _TO_ROW[style](rejected)
     prompt, good = _split(better)
-    other_prompt, bad = _split(worse)
-    if prompt != other_prompt:
+    _, bad = _split(worse)
+    if identify(chosen).input != identify(rejected).input:
         raise DroppedError("no_pair", "the inputs differ")
     if good == bad:
         raise DroppedError("no_pair", "the answers are the same")
     names = tuple(sorted({*repairs, *more_repairs}))
     if style == "trl":
         return prompt | {"chosen": [good], "rejected": [bad]}, names
-    if not prompt["messages"] or prompt["messages"][-1]["role"] not in ("user", "tool"):
-        raise DroppedError("wrong_turns", "an input that does not end with user or tool")
+    _check_end(prompt["messages"])
     return {"input": prompt, "preferred_output": [good], "non_preferred_output": [bad]}, names
+
+
+def _check_end(messages: list[Message]) -> None:
+    if not messages or messages[-1]["role"] not in ("user", "tool"):
+        raise DroppedError("wrong_turns", "an input that does not end with user or tool")
 
 
 def _split(row: Row) -> tuple[Row, dict[str, Any]]:
