@@ -7,7 +7,7 @@ from typing import Any, cast
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 
 from flows.credentials import credentials as credentials_of
 from flows.reporting import artifact_key, tell_failure, told
@@ -15,11 +15,20 @@ from flows.runs import choose_config, export_name
 from flows.tasks import own_errors, retried_task
 from pipelines.bundle_card import describe_counts
 from pipelines.config import ExportConfig
+from pipelines.errors import QualityError
 from pipelines.pull import pull
 from pipelines.pull_options import PullOptions
 from pipelines.pull_summary import PullSummary
 from pipelines.report import describe_pull
 from pipelines.values import Instant
+
+
+class NoRowsError(QualityError):
+    """No row came out; `summary` is what the flow would have returned."""
+
+    def __init__(self, message: str, *, summary: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.summary = summary or {}
 
 
 def _flow_run_name() -> str:
@@ -53,10 +62,14 @@ def pull_dataset(
     options: PullOptions = PullOptions(),  # noqa: B008 - a frozen value
     start: Instant | None = None,
     end: Instant | None = None,
+    require_data: bool = False,
     credentials: str | None = None,
     notify: str | None = None,  # noqa: ARG001 - for the hook of a run that failed
 ) -> dict[str, Any]:
     """Write what an export has committed as a bundle for a fine-tuning service.
+
+    A file of rejects would stay on the worker's disk, so there is none: the counts by reason are in
+    the result, in the artifact and in `bundle.json`, and `request-logs pull --rejects` writes one.
 
     Args:
         source: path of the export's YAML file, its whole config, or the URL of its destination.
@@ -65,6 +78,7 @@ def pull_dataset(
         options: format, filters, split and the other options of a pull.
         start: overrides that of the options; an automation gives it with each committed window.
         end: as `start`.
+        require_data: fail when no row comes out.
         credentials: a block with credentials for S3; by default the usual AWS chain.
         notify: a notification block that is told when the run fails.
 
@@ -73,6 +87,7 @@ def pull_dataset(
 
     Raises:
         ConfigError: source, destination or options do not fit; nothing was written.
+        NoRowsError: no row came out, and `require_data` is on.
     """
     span = {"start": start, "end": end}
     chosen = options.model_copy(update={k: value for k, value in span.items() if value is not None})
@@ -94,4 +109,8 @@ def pull_dataset(
             description=lines[0],
         )
     )
+    if require_data and not summary.total_rows:
+        message = f"no row came out, and require_data is on: {lines[0]}"
+        error = NoRowsError(message, summary=summary.as_dict())
+        return cast("dict[str, Any]", Failed(message=message, data=error))
     return cast("dict[str, Any]", Completed(message=lines[0], data=summary.as_dict()))

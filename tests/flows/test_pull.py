@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prefect.client.orchestration import get_client
 
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, QualityError
 from pipelines.pull import pull
 from pipelines.pull_options import parse_options
 from tests.builders import events, export, make_config, write_batch
@@ -69,6 +69,14 @@ def test_the_run_leaves_an_artifact_with_the_counts(pull_dataset, exported, tmp_
         found = [a for a in client.read_artifacts() if a.key and a.key.startswith("bundle-told")]
 
     assert "| no_choice | 1 |" in str(found[-1].data)
+
+
+def test_a_pull_of_nothing_fails_the_run_where_data_is_required(pull_dataset, exported, tmp_path):
+    options = parse_options({"format": "openai", "tags": {"no": "such"}})
+
+    assert pull_dataset(exported, str(tmp_path / "none"), options=options)["rows"] == {}
+    with pytest.raises(QualityError, match="no row came out, and require_data is on: 0 rows"):
+        pull_dataset(exported, str(tmp_path / "none"), options=options, require_data=True)
 
 
 def test_a_place_that_is_taken_fails_the_run_with_the_librarys_words(
