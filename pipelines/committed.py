@@ -138,7 +138,12 @@ class CommittedExport:
 
         Args:
             rows: in one batch at most; about 1 MiB of text is a batch too.
+
+        Raises:
+            ConfigError: `rows` is less than one.
         """
+        if rows < 1:
+            raise ConfigError(f"rows: {rows} is no size of a batch; give 1 or more")
         keys: dict[str, None] = {}
         partition_keys: dict[str, None] = {}
         for window in self.iter_windows():

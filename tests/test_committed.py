@@ -837,6 +837,15 @@ def test_batches_have_at_most_so_many_rows(file_site):
     assert [batch.num_rows for batch in opened(file_site).reader(rows=8)] == [8, 8, 4]
 
 
+@pytest.mark.parametrize("rows", [0, -1])
+def test_a_batch_of_no_records_is_refused(file_site, rows):
+    file_site.put("a.parquet", write_batch([event()]))
+    export(make_config(file_site))
+
+    with pytest.raises(ConfigError, match=f"rows: {rows} is no size of a batch"):
+        opened(file_site).reader(rows=rows)
+
+
 def test_windows_with_other_fields_have_nulls(file_site):
     put_days(file_site, 1, 2)
     run(daily(file_site), start=day(1), end=day(2))
