@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from pipelines.errors import ConfigError, StorageError
+from pipelines.errors import ConfigError, QualityError, StorageError
 from pipelines.local import local_errors
 from pipelines.scratch import open_scratch
 from pipelines.storage import Store
@@ -158,10 +158,10 @@ def check_place(store: Store) -> None:
 def publish(
     store: Store, folder: Path, description: Mapping[str, Any], extras: Mapping[str, bytes]
 ) -> bool:
-    """Move a finished bundle to its place; return False when it is there already.
+    """Move a finished bundle to its place; return False when all of it is there already.
 
     On a disk that is one rename. On S3 `bundle.json` is put last: what is there without it is the
-    beginning of a bundle, which the same pull finishes.
+    beginning of a bundle, which the same pull finishes. Files that were lost since come back.
 
     Args:
         store: the bundle's place.
@@ -171,15 +171,16 @@ def publish(
 
     Raises:
         ConfigError: another bundle is there.
+        QualityError: this bundle is there, and one of its files is not as it was written.
         StorageError: the store failed; on a disk nothing is there then.
     """
     data = json.dumps(description, indent=1, ensure_ascii=False).encode() + b"\n"
-    if store.stat(DESCRIPTION) is not None:
-        if store.read_bytes(DESCRIPTION) == data:
-            return False
-        raise ConfigError(f"--to: {store.url} holds another bundle; take a new place")
     for name, content in extras.items():
         (folder / name).write_bytes(content)
+    if store.stat(DESCRIPTION) is not None:
+        if store.read_bytes(DESCRIPTION) != data:
+            raise ConfigError(f"--to: {store.url} holds another bundle; take a new place")
+        return _restore(store, folder, description, extras)
     if store.is_local:
         (folder / DESCRIPTION).write_bytes(data)
         with local_errors("create", store.url):
@@ -193,6 +194,31 @@ def publish(
     if store.create(DESCRIPTION, data) is None and store.read_bytes(DESCRIPTION) != data:
         raise ConfigError(f"--to: {store.url} got another bundle meanwhile; take a new place")
     return True
+
+
+def _restore(
+    store: Store, folder: Path, description: Mapping[str, Any], extras: Collection[str]
+) -> bool:
+    """Put back what is missing of a bundle; return whether anything was.
+
+    A card that was edited stays; a file of rows must be the one that `bundle.json` names.
+    """
+    digests = {file["path"]: file["sha256"] for file in description["files"]}
+    missing = [path for path in (*digests, *extras) if store.stat(path) is None]
+    for path in digests.keys() - set(missing):
+        if store.sha256(path) != digests[path]:
+            url = store.absolute_url(path)
+            raise QualityError(
+                f"--to: {url} is not the file that {DESCRIPTION} names: it was changed or cut off; "
+                f"remove it and pull again, or take a new place"
+            )
+    for path in missing:
+        if store.is_local:
+            with local_errors("create", store.absolute_url(path)):
+                (folder / path).rename(Path(store.root) / path)
+        else:
+            _upload(store, folder / path, path)
+    return bool(missing)
 
 
 def _check_alone(store: Store, paths: Collection[str]) -> None:
