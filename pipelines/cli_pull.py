@@ -44,7 +44,10 @@ def pull(
         int | None, typer.Option(help="This generation of each window, while it is kept.")
     ] = None,
     where: Annotated[
-        str | None, typer.Option(help="SQL condition over input, output and tags (JSON text).")
+        str | None,
+        typer.Option(
+            help="SQL condition over input, output, tags (JSON text): tags ->> 'k' = 'v'."
+        ),
     ] = None,
     tag: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A tag that records must have.")
@@ -69,7 +72,8 @@ def pull(
         list[str] | None, typer.Option(metavar="NAME=FRACTION", help="test=0.1, validation=0.1")
     ] = None,
     split_by_tag: Annotated[
-        str | None, typer.Option(help="Tag that keeps records in one split.")
+        str | None,
+        typer.Option(help="Tag that keeps records in one split; who has none goes by opening."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the split, and of the choice of rows.")] = 0,
     max_rows: Annotated[int | None, typer.Option(help="Rows of the bundle at most.")] = None,
@@ -83,7 +87,11 @@ def pull(
         str, typer.Option(help="preference: openai, together, fireworks or trl.")
     ] = "openai",
     rejects: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="JSONL of what is left out, with reasons.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="JSONL of what a gate left out, with reasons; not what --tag and --where did.",
+        ),
     ] = None,
     require_data: Annotated[
         bool, typer.Option("--require-data", help="Fail when no row comes out.")

@@ -36,6 +36,7 @@ _SLOT = re.compile(r"\{\{(\w+)\}\}")
 # Strings, quoted names and comments stand first: a dollar sign in one is no parameter.
 _TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|\$(\w+)""")
 _STOPPED = re.compile(r"^(INTERRUPT Error|Query interrupted)")  # by a signal; the second by DuckDB
+_EVENT_HINT = "on an event's value: look at `where`, the mapping and `partition_by`"
 _ROWS_PER_READ = 100_000
 _MIN_MEMORY_BYTES = 350_000_000  # DuckDB 2.0 fails on ordinary batches below that
 
@@ -273,10 +274,15 @@ def read_table(
 
 
 @contextmanager
-def engine_errors(doing: str) -> Iterator[None]:
+def engine_errors(doing: str, *, hint: str = "") -> Iterator[None]:
     """Turn DuckDB's errors into ours; `doing` says what was under way, without payload text.
 
     Errors inside of an Arrow stream arrive as OSError with DuckDB's text.
+
+    Args:
+        doing: what fails.
+        hint: what to look at where an expression or a value is wrong; by default what an export
+            has of them.
 
     Raises:
         KeyboardInterrupt: the statement was stopped.
@@ -288,14 +294,14 @@ def engine_errors(doing: str) -> Iterator[None]:
             raise KeyboardInterrupt from exc
         if not isinstance(exc, duckdb.Error | OSError):
             raise
-        raise _translated(exc, doing) from exc
+        raise _translated(exc, doing, hint) from exc
 
 
 class NotUtf8Error(ContractError):
     """A text column holds bytes that are not UTF-8; it must be read as bytes."""
 
 
-def _translated(exc: duckdb.Error | OSError, doing: str) -> PipelineError:
+def _translated(exc: duckdb.Error | OSError, doing: str, hint: str) -> PipelineError:
     """Our error for one of DuckDB's, whose own text is cut to the first line."""
     line = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
     if "Invalid string encoding" in line:
@@ -310,16 +316,14 @@ def _translated(exc: duckdb.Error | OSError, doing: str) -> PipelineError:
             f"{doing}: DuckDB needs more than memory_limit; raise memory_limit or lower threads"
         )
     if line.startswith(("Binder Error", "Parser Error", "Catalog Error")):
-        return ConfigError(f"{doing}: {line}")
-    return ContractError(f"{doing}: {_without_values(line)}")
+        return ConfigError(f"{doing}: {line}{f' ({hint})' if hint else ''}")
+    return ContractError(f"{doing}: {_without_values(line, hint or _EVENT_HINT)}")
 
 
-def _without_values(line: str) -> str:
+def _without_values(line: str, hint: str) -> str:
     """DuckDB quotes values, which may be an event's own text: keep what stands before them."""
     kind, _, rest = line.partition(": ")
     kept = re.split(r"['\"{\[]|: ", rest, maxsplit=1)[0].rstrip()
     cut = "" if kept == rest else " …"
-    hint = ""
-    if kind in {"Conversion Error", "Invalid Input Error"}:
-        hint = " (on an event's value: look at `where`, the mapping and `partition_by`)"
-    return f"{kind}: {kept}{cut}{hint}" if rest else kind
+    said = f" ({hint})" if kind in {"Conversion Error", "Invalid Input Error"} else ""
+    return f"{kind}: {kept}{cut}{said}" if rest else kind

@@ -165,7 +165,7 @@ class PartWriter:
         self._jobs = 0
         self._changed = threading.Condition()
         self._error: BaseException | None = None
-        self._spill = SpillFile()
+        self._spill = SpillFile("open partitions", "partition by fewer values")
 
     def __enter__(self) -> Self:
         """Return the writer."""

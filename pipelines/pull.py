@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 
 from pipelines.bundle import (
     CARD,
@@ -29,21 +28,21 @@ from pipelines.chat.prune import prune_example
 from pipelines.committed import CommittedExport, open_export
 from pipelines.committed_window import CommittedWindow
 from pipelines.config import ExportConfig
-from pipelines.engine import connect, engine_errors
+from pipelines.engine import connect
 from pipelines.errors import ConfigError, WindowChangedError
 from pipelines.identity import Identity, hash_of, identify, identify_line
 from pipelines.manifest import PACKAGE, package_version
 from pipelines.opening import opening_of
 from pipelines.owner import export_above
-from pipelines.pull_options import RECORD_FIELDS, REST, PullOptions
+from pipelines.pull_options import REST, PullOptions
 from pipelines.pull_pairs import dump_side, make_pairs, side_of
 from pipelines.pull_rows import (
     Rejects,
     dump_fitting,
     dump_row,
-    where_condition,
 )
 from pipelines.pull_summary import Counts, PullSummary
+from pipelines.pull_where import Condition
 from pipelines.record_text import cut_record, parse_record
 from pipelines.selection import Kept, Selection, split_of
 from pipelines.spill import SpillFile
@@ -145,10 +144,12 @@ class _Pull:
         self._folder = folder
         self._counts = Counts()
         self._selection = Selection(con, options.seed)
-        self._spool = SpillFile()
-        self._rejects = Rejects(rejects) if rejects is not None else None
+        self._spool = SpillFile(
+            "the rows of the pull", "pull less at a time, by --start and --end or --partition"
+        )
         self._progress = progress
-        self._condition = where_condition(options.where)
+        self._condition = Condition(con, options.where)
+        self._rejects = Rejects(rejects) if rejects is not None else None
         self._extras = False  # whether records have more than the three keys
 
     def run(
@@ -188,6 +189,7 @@ class _Pull:
             rows=dict(rows),
             dropped=dict(sorted(self._counts.dropped.items())),
             repairs=dict(sorted(self._counts.repairs.items())),
+            split_tag_missing=self._counts.split_tag_missing,
             tokens_estimate=size // _BYTES_PER_TOKEN,
             files=tuple(files_as_data(files)),
             min_rows=self._target.min_rows,
@@ -218,7 +220,7 @@ class _Pull:
             if part.partition != partition:
                 partition = part.partition
                 self._selection.begin_partition(newest_first=window.is_newest_first)
-            fits = self._where(lines, window.record_keys)
+            fits = self._condition.fits(lines, window.record_keys)
             for line, is_wanted in zip(lines, fits, strict=True):
                 self._counts.read += 1
                 if not is_wanted:
@@ -276,6 +278,7 @@ class _Pull:
         by = self._options.split_by_tag
         value = tags.get(by) if by is not None else None
         key = value.encode() if value is not None else None
+        self._counts.split_tag_missing += by is not None and value is None
         self._selection.add(
             identity,
             start,
@@ -339,19 +342,6 @@ class _Pull:
         self._counts.dropped[exc.reason] += 1
         if self._rejects is not None and exc.reason != "tag_filter":
             self._rejects.write(exc.reason, exc.detail, line)
-
-    def _where(self, lines: list[bytes], keys: tuple[str, ...]) -> list[bool]:
-        if self._condition is None:
-            return [True] * len(lines)
-        texts = zip(*(cut_record(line, keys)[:3] for line in lines), strict=True)
-        columns = [pa.array(list(text), pa.large_string()) for text in texts]
-        self._con.register("records", pa.table(columns, names=list(RECORD_FIELDS)))
-        with engine_errors("where"):
-            found = self._con.execute(
-                f"select {self._condition} from records"  # noqa: S608 - it was parsed
-            ).fetchall()
-        self._con.unregister("records")
-        return [bool(fits) for (fits,) in found]
 
     def _describe(self, summary: PullSummary) -> dict[str, Any]:
         """What `bundle.json` says: nothing that differs between equal pulls."""

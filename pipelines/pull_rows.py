@@ -1,28 +1,18 @@
-"""Rows and examples as lines of JSON, and the condition over records."""
+"""Rows and examples as lines of JSON, and the file of records that are left out."""
 
 import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pipelines.chat.example import DroppedError, Example
-from pipelines.engine import guarded
-from pipelines.expressions import parse_expression
+from pipelines.errors import ConfigError
 from pipelines.local import local_errors
-from pipelines.pull_options import RECORD_FIELDS
 from pipelines.targets.base import Target
 
 _MANY_DIGITS = re.compile("[0-9]{19}")  # fewer are within 64 bits
 _INT64 = range(-(2**63), 2**63)
-
-
-def where_condition(where: str | None) -> str | None:
-    """Return SQL that is true for the records that a pull wants; None where it wants all."""
-    if where is None:
-        return None
-    expression = parse_expression(where, place="where", columns=RECORD_FIELDS, boolean=True)
-    return f"({guarded(expression.sql, expression.columns)}) is true"
 
 
 def example_as_data(example: Example) -> dict[str, Any]:
@@ -89,22 +79,30 @@ def dump_fitting(row: Mapping[str, Any], target: Target) -> bytes:
 
 
 class Rejects:
-    """The file of what is left out, made when it gets its first record."""
+    """The file of what is left out; it is there even where nothing is."""
 
     def __init__(self, path: Path) -> None:
-        """Make nothing yet."""
+        """Begin the file.
+
+        Raises:
+            ConfigError: it cannot be written there.
+        """
         self._path = path
-        self._file: IO[bytes] | None = None
+        try:
+            self._file = path.open("wb")
+        except OSError as exc:
+            raise ConfigError(
+                f"--rejects: cannot write {path} ({exc.strerror}); name a file in a folder that is "
+                f"there and may be written"
+            ) from exc
 
     def write(self, reason: str, detail: str, record: bytes) -> None:
         """Add a record, which is JSON."""
         with local_errors("write", f"file://{self._path}"):
-            if self._file is None:
-                self._file = self._path.open("wb")
             head = json.dumps({"reason": reason, "detail": detail})
             self._file.write(head[:-1].encode() + b', "record": ' + record + b"}\n")
 
     def close(self) -> None:
-        """Close the file; one without records is made all the same."""
+        """Close the file."""
         with local_errors("write", f"file://{self._path}"):
-            (self._file or self._path.open("wb")).close()
+            self._file.close()

@@ -16,6 +16,8 @@ class PullSummary:
         dropped: records that are in no row, by reason; with the rows they add up to `read`, where
             a pair is one row of two records.
         repairs: rows by what was repaired in them.
+        split_tag_missing: records that passed every gate without having the tag to split by, so
+            that the opening of their conversation decides.
         tokens_estimate: of all rows, at four bytes each.
         files: the bundle's, as `bundle.json` has them.
         windows: how many were read.
@@ -33,6 +35,7 @@ class PullSummary:
     dropped: Mapping[str, int]
     repairs: Mapping[str, int]
     tokens_estimate: int
+    split_tag_missing: int = 0
     files: tuple[Mapping[str, Any], ...] = ()
     exists: bool = False
     min_rows: int = 1
@@ -55,4 +58,5 @@ class Counts:
     read: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     repairs: Counter[str] = field(default_factory=Counter)
+    split_tag_missing: int = 0
     sources: list[dict[str, Any]] = field(default_factory=list)

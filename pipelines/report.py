@@ -300,6 +300,9 @@ def describe_pull(summary: PullSummary) -> Iterator[str]:
         if counts:
             found = ", ".join(f"{name} {count:,}" for name, count in counts.items())
             yield f"  {title:<9} {found}"
+    if summary.split_tag_missing:
+        found = _count(summary.split_tag_missing, "record has", "records have")
+        yield f"  note      {found} no tag to split by: the opening of the conversation decides"
     for file in summary.files:
         yield f"  {file['path']:<28} {file['rows']:>9,} rows  {size(file['bytes']):>9}"
     if 0 < summary.total_rows < summary.min_rows:

@@ -11,7 +11,15 @@ from pipelines.errors import ResourceError
 class SpillFile:
     """A nameless temporary file, made when something is first spilled."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str, way_out: str) -> None:
+        """Make nothing yet.
+
+        Args:
+            what: is spilled, for messages.
+            way_out: what to do to spill less.
+        """
+        self._what = what
+        self._way_out = way_out
         self._file: Any = None
         self._end = 0
 
@@ -24,12 +32,12 @@ class SpillFile:
         start = self._end
         try:
             if self._file is None:
-                self._file = TemporaryFile(prefix="request-logs-parts-")  # noqa: SIM115 - see close
+                self._file = TemporaryFile(prefix="request-logs-")  # noqa: SIM115 - see close
             _write_all(self._file.fileno(), data, start)
         except OSError as exc:
             raise ResourceError(
-                f"no space left to spill open partitions ({exc.strerror}); free space in the "
-                f"temporary folder (TMPDIR) or partition by fewer values"
+                f"no space left to spill {self._what} ({exc.strerror}); free space in the "
+                f"temporary folder (TMPDIR) or {self._way_out}"
             ) from exc
         self._end += len(data)
         return start, len(data)
@@ -44,7 +52,7 @@ class SpillFile:
             return _read_all(self._file.fileno(), start, size)
         except OSError as exc:
             raise ResourceError(
-                f"cannot read back what was spilled of open partitions ({exc.strerror or exc}); "
+                f"cannot read back what was spilled of {self._what} ({exc.strerror or exc}); "
                 f"look at the disk of the temporary folder (TMPDIR)"
             ) from exc
 

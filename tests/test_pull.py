@@ -1,7 +1,9 @@
 """Bundles of committed records, on a disk and on S3."""
 
+import errno
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,7 +17,13 @@ from pipelines.bundle import BundleWriter, staging
 from pipelines.cli import app
 from pipelines.committed_window import CommittedWindow
 from pipelines.config import ExportConfig
-from pipelines.errors import ConfigError, StorageError, WindowChangedError
+from pipelines.errors import (
+    ConfigError,
+    QualityError,
+    ResourceError,
+    StorageError,
+    WindowChangedError,
+)
 from pipelines.pull import pull
 from pipelines.pull_options import parse_options
 from pipelines.report import describe_pull
@@ -102,6 +110,49 @@ def test_equal_options_make_equal_bytes(pulled):
     options = {"split": {"test": 0.3}, "seed": 3}
 
     assert pulled.files(pulled(**options)) == pulled.files(pulled(**options))
+
+
+@pytest.mark.parametrize("lost", ["train.jsonl", "README.md"])
+def test_a_file_that_was_lost_comes_back(pulled, lost):
+    first = pulled("same")
+    before = pulled.files(first)
+    pulled.store(first).delete(lost)
+
+    again = pulled("same")
+
+    assert not again.exists
+    assert pulled.files(again) == before
+
+
+def test_a_card_that_was_edited_stays(pulled):
+    first = pulled("same")
+    store = pulled.store(first)
+    store.delete("README.md")
+    store.create("README.md", b"mine")
+
+    assert pulled("same").exists
+    assert store.read_bytes("README.md") == b"mine"
+
+
+def test_a_file_that_was_changed_is_named_and_stays(pulled):
+    first = pulled("same")
+    store = pulled.store(first)
+    store.delete("train.jsonl")
+    store.create("train.jsonl", b"{}\n")
+
+    with pytest.raises(QualityError, match=r"train\.jsonl is not the file .* remove it and pull"):
+        pulled("same")
+    assert store.read_bytes("train.jsonl") == b"{}\n"
+
+
+def test_the_order_of_options_says_nothing(pulled):
+    splits = {"test": 0.3, "validation": 0.3}
+    tags = {"task": "weather", "good": "yes"}
+
+    one = pulled(split=splits, tags=tags)
+    other = pulled(split=dict(reversed(splits.items())), tags=dict(reversed(tags.items())))
+
+    assert pulled.files(one) == pulled.files(other)
 
 
 def test_another_bundle_in_the_same_place_is_refused(pulled):
@@ -304,6 +355,15 @@ def test_a_split_by_tag_keeps_the_tag_together(pulled):
     )
 
     assert len(summary.rows) == 1
+    assert summary.split_tag_missing == 0
+
+
+def test_records_without_the_tag_to_split_by_are_counted_and_told(pulled):
+    summary = pulled(split={"test": 0.5}, split_by_tag="task")
+
+    assert summary.split_tag_missing == 2
+    assert "  note      2 records have no tag to split by" in "\n".join(describe_pull(summary))
+    assert json.loads(pulled.files(summary)["bundle.json"])["split_tag_missing"] == 2
 
 
 def test_records_that_could_not_train_stand_beside_their_conversation(site):
@@ -393,9 +453,20 @@ def test_another_pulls_leftovers_on_s3_are_no_part_of_a_bundle(s3_site):
     assert store.stat("bundle.json") is None
 
 
-def test_rejects_in_a_folder_that_is_not_there_are_a_clear_error(pulled, tmp_path):
-    with pytest.raises(StorageError, match=r"cannot write .*nowhere"):
-        pulled(rejects=tmp_path / "nowhere" / "rejects.jsonl")
+@pytest.mark.parametrize("path", ["nowhere/rejects.jsonl", "."])
+def test_rejects_that_cannot_be_written_fail_before_anything_is_made(pulled, tmp_path, path):
+    with pytest.raises(ConfigError, match=r"--rejects: cannot write .* name a file in a folder"):
+        pulled("here", rejects=tmp_path / path)
+    assert not list(open_store(f"{pulled.base}/here", pulled.options).list_objects())
+
+
+def test_what_the_user_filtered_is_not_among_the_rejects(pulled, tmp_path):
+    rejects = tmp_path / "rejects.jsonl"
+
+    summary = pulled(where="output not like '%cut%'", tags={"good": "yes"}, rejects=rejects)
+
+    assert summary.dropped == {"tag_filter": 4, "where": 1}
+    assert rejects.read_bytes() == b""
 
 
 def test_openpipe_rows_name_their_split(pulled):
@@ -528,13 +599,16 @@ def test_rows_past_a_files_limit_go_to_the_next(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "opneai"}, "format"),
+        ({"format": "opneai"}, r"format: must be .* did you mean 'openai'\? \(seen: 'opneai'\)"),
+        ({"formt": "openai"}, r"formt: unknown option; did you mean 'format'\?"),
+        ({"format": "openai", "pair_style": "trl"}, "pair_style: the format openai has no use"),
+        ({"split_by_tag": "x"}, "split_by_tag: there is no split"),
         ({"split": {"test": 0.6, "validation": 0.4}}, "none is left to train"),
-        ({"split": {"tset": 0.1}}, "split"),
+        ({"split": {"tset": 0.1}}, r"^split.tset: must be one of test, validation; did you mean"),
         ({"format": "preference"}, "chosen and rejected"),
         ({"chosen": ("a", "b")}, "chosen and rejected"),
         ({"where": "read_text('x') is null"}, "where"),
-        ({"where": "model = 'x'"}, "where"),
+        ({"where": "model = 'x'"}, "^where: unknown column 'model' .*sees input, output and tags"),
         ({"max_rows": 0}, "max_rows"),
         ({"format": "records", "prune": ("x",)}, "prune: the format records has no use"),
         ({"format": "records", "conversations": "all"}, "conversations"),
@@ -547,6 +621,31 @@ def test_rows_past_a_files_limit_go_to_the_next(tmp_path):
 def test_options_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         parse_options(options)
+
+
+def test_options_with_their_defaults_spelt_out_are_the_same():
+    options = parse_options({"format": "records"})
+
+    assert parse_options(options.model_dump()) == options
+
+
+@pytest.mark.parametrize("where", ["tags.k = 'v'", "regexp_matches(input, '(')"])
+def test_a_condition_that_cannot_be_asked_fails_before_anything_is_read(pulled, monkeypatch, where):
+    monkeypatch.delattr(CommittedWindow, "part_lines")
+
+    with pytest.raises(ConfigError, match=r"^where: .*sees input, output and tags") as caught:
+        pulled(where=where)
+    assert "partition_by" not in str(caught.value)
+
+
+def test_a_disk_that_is_full_is_told_in_the_words_of_a_pull(pulled, monkeypatch):
+    def fill(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pipelines.spill.os.pwrite", fill)
+
+    with pytest.raises(ResourceError, match=r"spill the rows of the pull .* pull less at a time"):
+        pulled()
 
 
 def test_the_command_pulls_and_tells(tmp_path, exported_here):
