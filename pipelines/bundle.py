@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -227,11 +227,6 @@ def _check_alone(store: Store, paths: Collection[str]) -> None:
         if found.path not in paths:
             url = store.absolute_url(found.path)
             raise ConfigError(f"--to: {url} is of another pull; remove it or take a new place")
-
-
-def files_as_data(files: tuple[BundleFile, ...]) -> list[dict[str, Any]]:
-    """Return the files as plain data."""
-    return [asdict(file) for file in files]
 
 
 def _upload(store: Store, local: Path, path: str) -> None:

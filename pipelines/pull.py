@@ -5,21 +5,14 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from pipelines.bundle import (
-    CARD,
-    BundleWriter,
-    check_place,
-    files_as_data,
-    publish,
-    staging,
-)
+from pipelines.bundle import CARD, BundleFile, BundleWriter, check_place, publish, staging
 from pipelines.bundle_card import describe_bundle, features_of
 from pipelines.chat.convert import to_example
 from pipelines.chat.example import DroppedError
@@ -36,11 +29,7 @@ from pipelines.opening import opening_of
 from pipelines.owner import export_above
 from pipelines.pull_options import REST, PullOptions
 from pipelines.pull_pairs import dump_side, make_pairs, side_of
-from pipelines.pull_rows import (
-    Rejects,
-    dump_fitting,
-    dump_row,
-)
+from pipelines.pull_rows import Rejects, dump_fitting, dump_row
 from pipelines.pull_summary import Counts, PullSummary
 from pipelines.pull_where import Condition
 from pipelines.record_text import cut_record, parse_record
@@ -176,36 +165,17 @@ class _Pull:
         for split, row in self._rows():
             writer.write(split, row)
         files = writer.finish()
-        rows = Counter[str]()
-        for file in files:
-            rows[file.split] += file.rows
-        size = sum(file.bytes for file in files)
-        summary = PullSummary(
-            export=export.url,
-            destination=store.url,
-            format=options.format,
-            windows=len(self._counts.sources),
-            read=self._counts.read,
-            rows=dict(rows),
-            dropped=dict(sorted(self._counts.dropped.items())),
-            repairs=dict(sorted(self._counts.repairs.items())),
-            split_tag_missing=self._counts.split_tag_missing,
-            tokens_estimate=size // _BYTES_PER_TOKEN,
-            files=tuple(files_as_data(files)),
-            min_rows=self._target.min_rows,
-            why_empty="" if self._counts.read else export.why_empty(),
-        )
+        summary = self._summarise(export, store, files)
         if not files:
             return summary
         described = self._describe(summary)
-        extras = {
-            CARD: describe_bundle(described, features_of(options, has_extras=self._extras)).encode()
-        }
+        features = features_of(options, has_extras=self._extras)
+        extras = {CARD: describe_bundle(described, features).encode()}
         if options.format == "llamafactory":
             info = {file.split: {"file_name": file.path, **DATASET_INFO} for file in files}
             extras["dataset_info.json"] = json.dumps(info, indent=1).encode() + b"\n"
         created = publish(store, self._folder, described, extras)
-        return PullSummary(**asdict(summary) | {"exists": not created})
+        return replace(summary, exists=not created)
 
     def close(self) -> None:
         """Free what the attempt holds."""
@@ -342,6 +312,28 @@ class _Pull:
         self._counts.dropped[exc.reason] += 1
         if self._rejects is not None and exc.reason != "tag_filter":
             self._rejects.write(exc.reason, exc.detail, line)
+
+    def _summarise(
+        self, export: CommittedExport, store: Store, files: Sequence[BundleFile]
+    ) -> PullSummary:
+        rows = Counter[str]()
+        for file in files:
+            rows[file.split] += file.rows
+        return PullSummary(
+            export=export.url,
+            destination=store.url,
+            format=self._options.format,
+            windows=len(self._counts.sources),
+            read=self._counts.read,
+            rows=dict(rows),
+            dropped=dict(sorted(self._counts.dropped.items())),
+            repairs=dict(sorted(self._counts.repairs.items())),
+            split_tag_missing=self._counts.split_tag_missing,
+            tokens_estimate=sum(file.bytes for file in files) // _BYTES_PER_TOKEN,
+            files=tuple(asdict(file) for file in files),
+            min_rows=self._target.min_rows,
+            why_empty="" if self._counts.read else export.why_empty(),
+        )
 
     def _describe(self, summary: PullSummary) -> dict[str, Any]:
         """What `bundle.json` says: nothing that differs between equal pulls."""
