@@ -117,7 +117,7 @@ def parse_expression(
     text: str,
     *,
     place: str,
-    columns: Collection[str] | None = None,
+    columns: tuple[str, ...] | None = None,
     boolean: bool = False,
 ) -> Expression:
     """Return the checked expression; it is parsed, never bound or run.
@@ -133,9 +133,8 @@ def parse_expression(
     Raises:
         ConfigError: it is not one pure expression over `columns`; the message says why.
     """
-    names = None if columns is None else tuple(columns)
     try:
-        return _parse(text.strip(" \t\r\n"), names, boolean)  # others may be names to DuckDB
+        return _parse(text.strip(" \t\r\n"), columns, boolean)  # others may be names to DuckDB
     except _RefusedError as exc:
         raise ConfigError(f"{place}: {exc}") from exc
     except duckdb.Error as exc:

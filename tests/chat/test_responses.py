@@ -3,7 +3,7 @@
 import pytest
 
 from pipelines.chat.prune import prune_example
-from pipelines.selection import identify
+from pipelines.identity import identify
 from tests.chat.recorded import FUNCTION, SCHEMA, USER, call, convert, detail, messages, outcome
 
 ASKED = {"model": "m", "input": "Weather in Paris?"}
