@@ -8,7 +8,7 @@ Nothing is bound or run here: types are the caller's to check.
 import functools
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,11 +114,7 @@ class _RefusedError(Exception):
 
 
 def parse_expression(
-    text: str,
-    *,
-    place: str,
-    columns: tuple[str, ...] | None = None,
-    boolean: bool = False,
+    text: str, *, place: str, columns: tuple[str, ...] | None = None, boolean: bool = False
 ) -> Expression:
     """Return the checked expression; it is parsed, never bound or run.
 

@@ -166,7 +166,7 @@ def test_canonical_text_is_a_fixed_point(text):
     ],
 )
 def test_columns_read_are_spelled_as_given(text, columns):
-    known = {"status_code", "model", "s", "l", "a", "b", "c", "user"}
+    known = ("status_code", "model", "s", "l", "a", "b", "c", "user")
 
     assert parse_expression(text, place="where", columns=known).columns == columns
 
