@@ -186,7 +186,7 @@ def test_columns_are_as_written_when_none_are_given():
     ],
 )
 def test_unknown_column_is_named_with_the_nearest(text, message):
-    assert message in refusal(text, columns=["model", "é"])
+    assert message in refusal(text, columns=("model", "é"))
 
 
 @pytest.mark.parametrize(
