@@ -27,7 +27,8 @@ _LEAST_ROWS_PER_READ = 256
 # Of compressed batches. A read is a few times that: the allocator keeps blocks of up to 32 MiB for
 # the next one, larger ones come from the kernel each time, page by page.
 _BYTES_PER_READ = 2 * 1024**2
-_REMOTE_SCAN_BYTES = 64 * 1024**2  # one scan is read while the next one is fetched
+# One scan is read while the next one is fetched: each twice the last, so that the first is at hand.
+_FIRST_REMOTE_SCAN_BYTES, _REMOTE_SCAN_BYTES = 8 * 1024**2, 64 * 1024**2
 _SCAN_FILES = 512
 _FETCHERS = 4
 _BAD_JSON_COLUMN = "Invalid JSON found in Parquet file"  # DuckDB checks it as it reads
@@ -331,7 +332,7 @@ def check_queries(work: ShardWork) -> None:
 def _groups(ranges: tuple[BatchRange, ...], *, remote: bool) -> Iterator[list[BatchRange]]:
     """Ranges that one query can read: whole batches of the same columns, or one cut batch."""
     group: list[BatchRange] = []
-    size = 0
+    size, limit = 0, _FIRST_REMOTE_SCAN_BYTES
     for entry in ranges:
         whole = entry.rows == (0, entry.total_rows)
         fits = (
@@ -341,11 +342,11 @@ def _groups(ranges: tuple[BatchRange, ...], *, remote: bool) -> Iterator[list[Ba
             and entry.columns == group[0].columns
             and entry.number == group[-1].number + 1
             and len(group) < _SCAN_FILES
-            and not (remote and size + entry.bytes > _REMOTE_SCAN_BYTES)
+            and not (remote and size + entry.bytes > limit)
         )
         if group and not fits:
             yield group
-            group, size = [], 0
+            group, size, limit = [], 0, min(2 * limit, _REMOTE_SCAN_BYTES)
         group.append(entry)
         size += entry.bytes
     if group:

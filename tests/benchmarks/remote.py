@@ -36,6 +36,7 @@ _BATCH_BYTES = 22_000_000
 _MEMORY_FILE_SYSTEM = Path("/dev/shm")  # noqa: S108 - a disk would be the brake, not the code
 _PEERS_PYTHON = Path(".venv-peers/bin/python")
 _SLICE = (FIRST_AT + timedelta(hours=30), FIRST_AT + timedelta(hours=33))
+_NEXT_SLICE = (_SLICE[0] + timedelta(hours=30), _SLICE[1] + timedelta(hours=30))
 _PAYLOADS = ("reqPayload", "respPayload")
 _COPY_BYTES = 1024 * 1024
 
@@ -172,22 +173,23 @@ def needed_bytes(made: Generated, start: datetime, end: datetime) -> int:
     return total
 
 
-def count_slice(job: Job) -> str:
-    """Export a slice through a relay; return a sentence on what was read of the server."""
-    start, end = _SLICE
-    with relay(job.server.endpoint) as counted:
-        os.environ["AWS_ENDPOINT_URL"] = counted.endpoint
-        local = (job.folder / "sliced").as_uri()
-        every = {"window": {"every": "3h", "start": FIRST_AT.isoformat()}}
-        measure(job.package("s3://raw/logs", local, "zstd", config=every, **_span()))
-        os.environ["AWS_ENDPOINT_URL"] = job.server.endpoint
-    needed = needed_bytes(job.made, start, end)
+def count_slices(job: Job) -> Iterator[str]:
+    """Export two slices through a relay; yield sentences on what was read of the server."""
+    local = (job.folder / "sliced").as_uri()
+    every = {"window": {"every": "3h", "start": FIRST_AT.isoformat()}}
     whole = sum(path.stat().st_size for path in job.made.batches)
-    return (
-        f"A slice of {(end - start).seconds // 3600} hours read {counted.received / 1e6:.2f} MB of"
-        f" {whole / 1e6:.0f} MB, answers' headers and all footers included: "
-        f"{counted.received / needed:.2f} x the payloads of its row groups"
-    )
+    for name, (start, end) in (("all footers", _SLICE), ("an index of them", _NEXT_SLICE)):
+        with relay(job.server.endpoint) as counted:
+            os.environ["AWS_ENDPOINT_URL"] = counted.endpoint
+            span = {"start": start.isoformat(), "end": end.isoformat()}
+            measure(job.package("s3://raw/logs", local, "zstd", config=every, **span))
+            os.environ["AWS_ENDPOINT_URL"] = job.server.endpoint
+        needed = needed_bytes(job.made, start, end)
+        yield (
+            f"A slice of {(end - start).seconds // 3600} hours with {name} read "
+            f"{counted.received / 1e6:.2f} MB of {whole / 1e6:.0f} MB, answers' headers included: "
+            f"{counted.received / needed:.2f} x the payloads of its row groups"
+        )
 
 
 def _span() -> dict[str, str]:
@@ -254,7 +256,7 @@ def main(arguments: list[str] | None = None) -> None:
                 options.runs,
                 made.raw_bytes,
             )
-        write("\n".join(rows) + f"\n\n{count_slice(job)}\n")
+        write("\n".join([*rows, "", *count_slices(job)]) + "\n")
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

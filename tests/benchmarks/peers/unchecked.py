@@ -8,6 +8,7 @@ command line on.
 
 import sys
 import tempfile
+from contextlib import redirect_stdout
 
 import yaml
 
@@ -38,8 +39,9 @@ def run(options: Options) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as config:
         yaml.safe_dump(settings, config, sort_keys=False)
         config.flush()
-        sys.argv[1:] = ["export", config.name, "--json"]
-        main()
+        sys.argv[1:] = ["export", config.name]
+        with redirect_stdout(None):
+            main()
 
 
 if __name__ == "__main__":
