@@ -38,6 +38,9 @@ _TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|\$(\w+)""")
 _STOPPED = re.compile(r"^(INTERRUPT Error|Query interrupted)")  # by a signal; the second by DuckDB
 _EVENT_HINT = "on an event's value: look at `where`, the mapping and `partition_by`"
 _ROWS_PER_READ = 100_000
+# What DuckDB's threads may be ahead of an Arrow stream's reader. Vectors of logs are larger than
+# its default of 10 MB: then they stand still while one is taken, a tenth of a plain export.
+_STREAM_BUFFER = "32MB"
 _MIN_MEMORY_BYTES = 350_000_000  # DuckDB 2.0 fails on ordinary batches below that
 
 
@@ -133,13 +136,9 @@ def open_engine(
     limits = _Limits(memory_limit, threads or usable_cores(), tuple(readable))
     database = _kept.take(limits) or _Database(limits)
     try:
-        # Its temporary tables and views go with it, so the next user finds a clean database.
-        con = database.con.cursor()
-        try:
-            with interruptible(con):
-                yield Engine(con, database.folder)
-        finally:
-            con.close()
+        with interruptible(database.con):
+            yield Engine(database.con, database.folder)
+        database.clear()
     except BaseException:
         database.close()
         raise
@@ -181,9 +180,10 @@ class _Database:
         }
         try:
             self.con = self._open.enter_context(duckdb.connect(config=config))
-            self.con.execute("set global TimeZone = 'UTC'")
+            self.con.execute("set TimeZone = 'UTC'")
             # On by default where DuckDB was imported without a script, and it writes to stdout.
             self.con.execute("set enable_progress_bar = false")
+            self.con.execute("set streaming_buffer_size = $size", {"size": _STREAM_BUFFER})
             for macro in _MACROS:
                 self.con.execute(statement(macro))
             folders = [f"{folder.rstrip('/')}/" for folder in (str(self.folder), *limits.readable)]
@@ -193,6 +193,13 @@ class _Database:
         except BaseException:
             self.close()
             raise
+
+    def clear(self) -> None:
+        """Drop what its last user made or registered."""
+        for kind in ("view", "table"):
+            found = f"select {kind}_name from duckdb_{kind}s() where temporary and not internal"
+            for (name,) in self.con.execute(found).fetchall():
+                self.con.execute(f"drop {kind} {quote(name)}")
 
     def close(self) -> None:
         """Close it and remove its folders."""

@@ -238,6 +238,7 @@ def test_engines_serve_again_while_they_are_kept_and_hold_nothing_of_their_last_
             for name in ("held", "shown"):
                 with pytest.raises(duckdb.CatalogException):
                     again.con.execute(f"from {name}")
+            assert again.con is first.con
             with pytest.raises(duckdb.Error, match="configuration"):
                 again.con.execute("set threads = 8")
             zone = again.con.execute("select current_setting('TimeZone')").fetchone()
