@@ -118,10 +118,11 @@ def staging(store: Store) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise ConfigError(f"--to: another pull is writing to {target}") from exc
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        os.close(lock)
+        raise ConfigError(f"--to: another pull is writing to {target}") from exc
+    try:
         for left in folder.iterdir():
             left.unlink()
         yield folder

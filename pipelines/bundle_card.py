@@ -29,7 +29,7 @@ def describe_bundle(description: Mapping[str, Any], features: Sequence[Mapping[s
         yaml.safe_dump(head, sort_keys=False).rstrip(),
         "---",
         "",
-        f"# {rows:,} rows for `{description['format']}`",
+        f"# {rows:,} {'row' if rows == 1 else 'rows'} for `{description['format']}`",
         "",
         _origin(description),
         "",

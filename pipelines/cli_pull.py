@@ -119,7 +119,7 @@ def pull(
             "duplicates": duplicates,
             "allow_finish": tuple(allow_finish) if allow_finish else None,
             "prune": tuple(prune) if prune else None,
-            "split": _pairs("--split", split),
+            "split": _pairs("--split", [one for each in split or () for one in each.split(",")]),
             "split_by_tag": split_by_tag,
             "seed": seed,
             "max_rows": max_rows,
@@ -152,7 +152,7 @@ def _pairs(option: str, given: Sequence[str] | None) -> dict[str, Any]:
     pairs = [found for text in given or () if (found := _pair(option, text))]
     for name, count in Counter(name for name, _ in pairs).items():
         if count > 1:
-            raise ConfigError(f"{option}: {name} is given {count} times; a record has one value")
+            raise ConfigError(f"{option}: {name} is given {count} times; give it once")
     return dict(pairs)
 
 

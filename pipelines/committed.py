@@ -83,7 +83,10 @@ class CommittedExport:
         ledger = add_ledgers(ledgers)
         held = f"{len(ledgers):,} {'window holds' if len(ledgers) == 1 else 'windows hold'}"
         if not ledger.exported:
-            return f"{held} no record; of {ledger.read:,} events {ledger.as_text()}"
+            found = (
+                f"; of {ledger.read:,} events {ledger.as_text()}" if ledger.read else ", no event"
+            )
+            return f"{held} no record{found}"
         wanted = ", ".join(f"{key}={value}" for key, value in self._choice.partitions.items())
         return f"{held} {ledger.exported:,} records, none of them in {wanted}"
 
@@ -209,7 +212,8 @@ def open_export(
     if not generations and store.stat(OWNER_PATH) is None:
         raise ConfigError(
             f"{store.url}: no export here: there is neither {OWNER_PATH} nor anything below "
-            f"{MANIFESTS_PREFIX}; give the destination of an export, the folder above its data/"
+            f"{MANIFESTS_PREFIX}; give the destination of an export, the folder above its data/, "
+            f"or export to it first"
         )
     bounds = (min(generations), max(generations)) if generations else None
     if start is not None or end is not None:
@@ -237,6 +241,8 @@ def _open_place(
 def _utc(name: str, instant: datetime | None) -> datetime | None:
     if instant is None:
         return None
+    if not isinstance(instant, datetime):
+        raise ConfigError(f"{name}: {instant!r} is no datetime")
     if instant.utcoffset() is None:
         raise ConfigError(f"{name}: {instant.isoformat()} has no time zone; give one, such as UTC")
     return instant.astimezone(UTC)

@@ -246,6 +246,8 @@ class OrderBy(_Frozen):
 
 
 def _auto_threads(value: object) -> object:
+    if isinstance(value, str) and value != "auto" and not value.isdigit():
+        raise ValueError("is a number of threads, or auto")
     return None if value == "auto" else value
 
 

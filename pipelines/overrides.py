@@ -50,9 +50,10 @@ def with_overrides(
             )
         if other and open_store(other).url == open_store(own).url:
             raise ConfigError(f"--to {own}: is the config's own destination; a slice needs another")
-        # A destination belongs to one export: that of a slice takes no other slice, nor the whole.
-        slice_of = {"where": where, "filters": [item.model_dump(mode="json") for item in filters]}
-        changes["name"] = f"{config.name}-slice-{meaning_digest(slice_of)[:8]}"
+        if other:
+            # A destination belongs to one export: a slice's takes no other slice, nor the whole.
+            asked = {"where": where, "filters": [item.model_dump(mode="json") for item in filters]}
+            changes["name"] = f"{config.name}-slice-{meaning_digest(asked)[:8]}"
         changes["filters"] = (*config.filters, *filters)
     if where is not None:
         # Each alone, or `true) or (true` would be an expression only between the parentheses.

@@ -83,6 +83,8 @@ def pull(
         raise ConfigError(
             f"--to: {store.url} lies inside the export at {above}; take another place"
         )
+    if rejects is not None:
+        _check_rejects(rejects, store, own)
     _open(source, storage_options, options)  # before anything is made
     with (
         staging(store) as folder,
@@ -98,6 +100,15 @@ def pull(
                     if restarts == _RESTARTS:
                         raise
                     logger.warning("%s", exc)
+
+
+def _check_rejects(path: Path, bundle: Store, storage_options: Mapping[str, Any] | None) -> None:
+    place = path.resolve()
+    above = export_above(place.parent.as_uri(), storage_options)
+    if above is not None:
+        raise ConfigError(f"--rejects: {path} lies inside the export at {above}; take another file")
+    if bundle.is_local and place.is_relative_to(bundle.root):
+        raise ConfigError(f"--rejects: {path} lies inside the bundle; take another file")
 
 
 def _open(

@@ -78,6 +78,9 @@ def dump_fitting(row: Mapping[str, Any], target: Target) -> bytes:
     return data
 
 
+_REJECT = b'{"reason": '  # how each line of a file of rejects begins
+
+
 class Rejects:
     """The file of what is left out; it is there even where nothing is."""
 
@@ -85,10 +88,14 @@ class Rejects:
         """Begin the file.
 
         Raises:
-            ConfigError: it cannot be written there.
+            ConfigError: it cannot be written there, or something else is there.
         """
         self._path = path
         try:
+            with path.open("ab+") as found:
+                found.seek(0)
+                if found.read(len(_REJECT)) not in (b"", _REJECT):
+                    raise ConfigError(f"--rejects: {path} holds something else; name a new file")
             self._file = path.open("wb")
         except OSError as exc:
             raise ConfigError(

@@ -106,7 +106,7 @@ def shown_errors(*, debug: bool) -> Iterator[None]:
         complain(str(exc))
         raise typer.Exit(exc.exit_code) from exc
     except KeyboardInterrupt:
-        complain("stopped; windows that were committed stay, nothing else was")
+        complain("stopped; what was committed before stays, and nothing that was begun")
         raise typer.Exit(130) from None
 
 

@@ -354,6 +354,13 @@ def test_where_without_another_destination_is_refused(job, command):
     assert not job.destination.exists()
 
 
+def test_preview_of_a_slice_needs_no_destination_of_its_own(job):
+    run("export", job.path)
+
+    assert run("preview", job.path, "--where", "model = 'gpt-4o-mini'", "-n", "1").stdout
+    complaint("preview", job.path, "--where", "modle = 'a'", code=2)
+
+
 def test_where_with_another_destination_exports_the_slice(job, monkeypatch):
     monkeypatch.chdir(job.folder)
     job.configure(window=None)
@@ -644,7 +651,7 @@ def test_interrupted_export_stops_and_the_next_finishes(job):
         _, stderr = process.communicate(timeout=60)
 
     assert process.returncode == 130
-    assert "stopped; windows that were committed stay" in stderr
+    assert "stopped; what was committed before stays" in stderr
     assert "Traceback" not in stderr
     committed = list(manifests.rglob("*.json"))
     assert 0 < len(committed) < days

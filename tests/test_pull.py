@@ -238,8 +238,41 @@ pull.pull({exported_here!r}, {str(to)!r}, parse_options({{"format": "openai"}}))
 def test_two_pulls_to_one_place_do_not_meet(tmp_path, exported_here):
     to = tmp_path / "bundle"
     is_refused = pytest.raises(ConfigError, match="another pull is writing")
-    with staging(open_store(str(to))), is_refused:
-        pull(exported_here, str(to), parse_options({}))
+    with staging(open_store(str(to))) as folder:
+        (folder / "train.0").write_bytes(b"{}\n")
+        with is_refused:
+            pull(exported_here, str(to), parse_options({}))
+
+        assert (folder / "train.0").read_bytes() == b"{}\n"
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("destination/data/left.jsonl", "lies inside the export"),
+        ("bundle", "lies inside the bundle"),
+        ("bundle/left.jsonl", "lies inside the bundle"),
+        ("notes.txt", "holds something else"),
+    ],
+)
+def test_rejects_stand_apart_and_replace_no_other_file(tmp_path, exported_here, place, message):
+    (tmp_path / "notes.txt").write_text("mine")
+    options = parse_options({"format": "openai"})
+
+    with pytest.raises(ConfigError, match=message):
+        pull(exported_here, str(tmp_path / "bundle"), options, rejects=tmp_path / place)
+
+    assert not (tmp_path / "bundle").exists()
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_rejects_of_the_same_pull_are_written_again(tmp_path, exported_here):
+    rejects = tmp_path / "left.jsonl"
+    for _ in range(2):
+        to = str(tmp_path / "bundle")
+        pull(exported_here, to, parse_options({"format": "openai"}), rejects=rejects)
+
+    assert len(rejects.read_text().splitlines()) == 5
 
 
 def test_an_upload_that_fails_half_way_is_finished_by_the_same_pull(s3_site):
@@ -669,7 +702,7 @@ def test_the_command_pulls_and_tells(tmp_path, exported_here):
         (["--tag", "x"], 2, "--tag: 'x' is not of the form NAME=VALUE"),
         (["--format", "x"], 2, "format"),
         (["--tag", "a=b"], 0, "nothing was written"),
-        (["--tag", "a=1", "--tag", "a=2"], 2, "--tag: a is given 2 times"),
+        (["--tag", "a=1", "--tag", "a=2"], 2, "--tag: a is given 2 times; give it once"),
         (["--as-of", "2020-01-01"], 0, "Nothing to pull from"),
         (["--tag", "a=b", "--require-data"], 1, "no row came out"),
     ],
