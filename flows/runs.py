@@ -18,6 +18,7 @@ from flows.windows import export_all
 from pipelines.config import ExportConfig, load_config
 from pipelines.engine import kept_engines
 from pipelines.errors import PipelineError
+from pipelines.executors import check_executor, open_workers
 from pipelines.export import export_window, plan_run
 from pipelines.failures import record_failures
 from pipelines.filters import EventFilter
@@ -74,6 +75,7 @@ def run_export_flow(
         PipelineError: nothing could be planned.
     """
     began = time.monotonic()
+    check_executor(config)
     plan = plan_run(
         config,
         now=datetime.now(UTC),
@@ -89,7 +91,10 @@ def run_export_flow(
     if lost:
         get_run_logger().warning("%d events of batches that are gone are lost", lost)
     progress = LiveProgress(config, plan.events_at_most)
-    found = export_all(plan, progress=progress, at_once=at_once)
+    with open_workers(config, plan) as workers:
+        if workers is not None:
+            at_once = workers.windows_at_once(plan)
+        found = export_all(plan, progress=progress, at_once=at_once, workers=workers)
     # Without a task run: what is not to be written is left alone, and a blocked window says why.
     windows = [found.get(w.window.name) or export_window(plan, w) for w in plan.windows]
     summary = summarise_run(plan, windows)

@@ -1,9 +1,7 @@
 """What task runs share: when they are tried again, and errors that quote no event."""
 
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import httpx
@@ -13,16 +11,11 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import PrefectException
 from prefect.tasks import exponential_backoff
 
-from pipelines.errors import PipelineError
+from pipelines.errand import place_of
+from pipelines.errors import PipelineError, UnexpectedError
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_ROOT = Path(__file__).parents[1]
-_PACKAGES = ("flows", "pipelines")
-
-
-class UnexpectedError(PipelineError):
-    """What no code here foresaw; the message says where, not what, which may quote an event."""
 
 
 def retried_task(
@@ -64,16 +57,5 @@ def own_errors() -> Iterator[None]:
         raise
     except Exception as exc:  # noqa: BLE001 - whatever it is, its text must go no further
         raise UnexpectedError(
-            f"{type(exc).__name__} at {_place(exc)}, an error of this package: please report it"
+            f"{type(exc).__name__} at {place_of(exc)}, an error of this package: please report it"
         ) from None
-
-
-def _place(exc: Exception) -> str:
-    """The innermost line of this package in a traceback."""
-    found = [
-        f"{path.relative_to(_ROOT)}:{frame.lineno}"
-        for frame in traceback.extract_tb(exc.__traceback__)
-        if (path := Path(frame.filename)).is_relative_to(_ROOT)
-        and path.relative_to(_ROOT).parts[0] in _PACKAGES
-    ]
-    return found[-1]

@@ -16,6 +16,7 @@ from prefect.runtime import task_run
 from flows.reporting import LiveProgress, tell_commit
 from flows.tasks import own_errors, retried_task
 from pipelines.errors import ConfigError, ContractError, PipelineError
+from pipelines.executors import Workers
 from pipelines.export import BROKEN_WINDOWS, export_window, failed_by_store, not_tried
 from pipelines.interrupts import stop_statements
 from pipelines.owner import open_destination
@@ -35,9 +36,15 @@ class WindowGroup:
     """
 
     def __init__(
-        self, plan: Plan, windows: Sequence[WindowPlan], log: StateLog, progress: LiveProgress
+        self,
+        plan: Plan,
+        windows: Sequence[WindowPlan],
+        log: StateLog,
+        progress: LiveProgress,
+        workers: Workers | None,
     ) -> None:
         self.plan = plan
+        self.workers = workers
         self.log = log
         self.progress = progress
         self.windows = windows
@@ -98,6 +105,7 @@ class WindowGroup:
             summary = export_window(
                 self.plan,
                 window,
+                workers=self.workers,
                 on_commit=self.log.add,
                 progress=partial(self.progress.add, name),
             )
@@ -135,7 +143,9 @@ def export_windows(group: WindowGroup) -> None:
     group.export()
 
 
-def export_all(plan: Plan, *, progress: LiveProgress, at_once: int) -> dict[str, WindowSummary]:
+def export_all(
+    plan: Plan, *, progress: LiveProgress, at_once: int, workers: Workers | None = None
+) -> dict[str, WindowSummary]:
     """Write the windows that need it, as task runs of the flow run; return their summaries by name.
 
     Once the store failed BROKEN_WINDOWS groups in a row, no further group is begun.
@@ -144,6 +154,7 @@ def export_all(plan: Plan, *, progress: LiveProgress, at_once: int) -> dict[str,
         plan: the run's plan.
         progress: told of events and bytes as they are written.
         at_once: task runs side by side; each needs the config's `memory_limit` for itself.
+        workers: where shards run; by default in this process.
 
     Raises:
         ConfigError: the config does not fit; no further window was begun.
@@ -152,10 +163,10 @@ def export_all(plan: Plan, *, progress: LiveProgress, at_once: int) -> dict[str,
     found: dict[str, WindowSummary] = {}
     broken: list[WindowGroup] = []  # by the store, one after the other
     groups = takewhile(
-        lambda _: len(broken) < BROKEN_WINDOWS, _groups(plan, plan.to_do, log, progress)
+        lambda _: len(broken) < BROKEN_WINDOWS, _groups(plan, log, progress, workers)
     )
     try:
-        with closing(_states(groups, at_once)) as states:
+        with closing(_states(groups, at_once, workers)) as states:
             for group, state in states:
                 error = None if state.is_completed() else state.result(raise_on_failure=False)
                 if isinstance(error, BaseException) and _ends_the_run(error):
@@ -175,7 +186,7 @@ def _ends_the_run(error: BaseException) -> bool:
 
 
 def _states(
-    groups: Iterable[WindowGroup], at_once: int
+    groups: Iterable[WindowGroup], at_once: int, workers: Workers | None
 ) -> Generator[tuple[WindowGroup, State[Any]], None, None]:
     """Run the groups, at most `at_once` side by side; yield each with its final state."""
     if at_once == 1:  # in this thread, where a signal reaches DuckDB
@@ -198,6 +209,8 @@ def _states(
             group.stopped = True
         if running:
             stop_statements()
+            if workers is not None:
+                workers.stop()
             # Of the threads alone: waiting for the task runs raises what stopped the first.
             wait([future.wrapped_future for future in running])
 
@@ -210,11 +223,12 @@ def wait_for_any(futures: list[_F]) -> list[_F]:
 
 
 def _groups(
-    plan: Plan, windows: Sequence[WindowPlan], log: StateLog, progress: LiveProgress
+    plan: Plan, log: StateLog, progress: LiveProgress, workers: Workers | None
 ) -> list[WindowGroup]:
     """At most MAX_TASK_RUNS groups of neighbours, of one window each where that suffices."""
+    windows = plan.to_do
     size = -(-len(windows) // MAX_TASK_RUNS) or 1
     return [
-        WindowGroup(plan, windows[first : first + size], log, progress)
+        WindowGroup(plan, windows[first : first + size], log, progress, workers)
         for first in range(0, len(windows), size)
     ]

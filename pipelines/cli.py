@@ -18,11 +18,14 @@ import typer
 
 from pipelines import cli_pull, cli_upkeep
 from pipelines.terminal import (
+    Address,
     AsJson,
     ConfigPath,
     Debug,
     End,
     Force,
+    Place,
+    Processes,
     Rebuild,
     Start,
     To,
@@ -84,15 +87,20 @@ def export(
             "--strict-commit", help="Refuse a store that writes over objects (no If-None-Match)."
         ),
     ] = False,
+    executor: Place = None,
+    workers: Processes = None,
+    address: Address = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Write every due window that is missing or whose inputs changed."""
     with shown_errors(debug=debug):
         from pipelines.export import run_export
+        from pipelines.overrides import with_executor
         from pipelines.report import describe_failures, describe_run
 
-        chosen = load(config, to=to, where=where, strict_commit=strict_commit)
+        loaded = load(config, to=to, where=where, strict_commit=strict_commit)
+        chosen = with_executor(loaded, executor=executor, workers=workers, address=address)
         with shown_progress() as (on_plan, progress):
             summary = run_export(
                 chosen,

@@ -56,6 +56,7 @@ Compression = Literal["gzip", "zstd", "none"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PARTITION_KEY = re.compile(r"date|hour|model|status|tags\..+", re.DOTALL)
+_ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx)://[^\s/]+:\d{1,5}")
 _KEY_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 
@@ -245,10 +246,22 @@ class OrderBy(_Frozen):
         return value
 
 
-def _auto_threads(value: object) -> object:
+def _auto_count(value: object) -> object:
     if isinstance(value, str) and value != "auto" and not value.isdigit():
-        raise ValueError("is a number of threads, or auto")
+        raise ValueError("is a whole number of at least 1, or auto")
     return None if value == "auto" else value
+
+
+Count = Annotated[Annotated[int, Field(ge=1, le=512)] | None, BeforeValidator(_auto_count)]
+
+
+def address_problem(address: str) -> str | None:
+    """Return what is wrong with a scheduler's address, without quoting it, None when nothing is."""
+    if "@" in address:
+        return "holds a user or a password; Dask takes certificates from its own config"
+    if _ADDRESS.fullmatch(address) is None:
+        return "is no scheduler's address, such as tcp://host:8786"
+    return None
 
 
 def _partition_key(value: object) -> object:
@@ -279,7 +292,11 @@ class ExportConfig(_Frozen):
         remove_duplicates: drop equal records, or equal inputs, within a window.
         order_by: `requested_at asc` or `desc`; by default batch path, then row.
         memory_limit: bytes DuckDB may hold; the process needs up to 512 MB more.
-        threads: DuckDB threads; by default, and as `auto`, the cores that the process may use.
+        threads: DuckDB threads of one shard; `auto`, the default, gives each worker its share of
+            the cores.
+        executor: where shards run: here, in processes of this machine, or on a Dask cluster.
+        workers: local processes; `auto`, the default, is as many as there is work and room for.
+        address: of the Dask scheduler, `tcp://host:8786`.
         max_partitions: more partitions than this in one window is an error.
         max_reject_ratio: more rejects than this share of a window's events is an error.
     """
@@ -302,9 +319,10 @@ class ExportConfig(_Frozen):
     sample: Sample | None = None
     order_by: OrderBy | None = None
     memory_limit: Bytes = 1024**3
-    threads: Annotated[
-        Annotated[int, Field(ge=1, le=512)] | None, BeforeValidator(_auto_threads)
-    ] = None
+    threads: Count = None
+    executor: Literal["threads", "processes", "dask"] = "processes"
+    workers: Count = None
+    address: str | None = None
     max_partitions: Annotated[int, Field(ge=1)] = 10_000
     max_reject_ratio: Annotated[float, Field(ge=0, le=1)] = 0.01
 
@@ -318,6 +336,10 @@ class ExportConfig(_Frozen):
         # A reader's partition column would hide the record's own key.
         if hidden := {"input", "output", "tags", *self.extra_fields} & {n.lower() for n in names}:
             raise ValueError(f"partition_by: {min(hidden)!r} is a key of the record already")
+        if self.address is not None and self.executor != "dask":
+            raise ValueError("address: is that of a Dask scheduler; it needs executor: dask")
+        if self.address is not None and (problem := address_problem(self.address)) is not None:
+            raise ValueError(f"address: {problem}")
         levels = {"gzip": range(4), "zstd": range(1, 23), "none": range(0)}[self.compression]
         if self.compression_level is not None and self.compression_level not in levels:
             allowed = f"{levels[0]} to {levels[-1]}" if levels else "no level"

@@ -3,9 +3,8 @@
 DuckDB holds ids and keys, and spills them; what is found comes out packed, never as Python objects.
 """
 
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import duckdb
@@ -18,25 +17,35 @@ from pipelines.scans import Session, open_session
 from pipelines.work import BatchRange, ShardWork
 
 _ROWS_PER_READ = 100_000
+_merging = threading.Lock()  # one window's ids or keys at a time may fill `memory_limit` here
+
+_ID_TABLE = "create temp table event_ids(id varchar, version timestamp, batch integer, row bigint)"
+
+ListTables = Callable[[Callable[[ShardWork], pa.Table], list[ShardWork]], Iterator[pa.Table]]
+"""Calls `list_ids` or `list_keys` for each work, elsewhere; yields what they return."""
 
 
-def with_losers(works: list[ShardWork], executor: Executor | None = None) -> list[ShardWork]:
+def with_losers(works: list[ShardWork], list_all: ListTables | None = None) -> list[ShardWork]:
     """Return the works of a window, which leave out what another copy in it outlives.
 
     Args:
         works: of all its shards.
-        executor: where keys of shards are listed; by default here.
+        list_all: lists ids and keys of shards on workers; by default that is done here.
     """
     if len(works) <= 1:
         return [replace(work, finds_losers=True) for work in works]
-    whole = replace(works[0], ranges=_joined(works))
-    if executor is None or works[0].config.remove_duplicates == "none":
+    if list_all is None:
+        whole = replace(works[0], ranges=_joined(works))
         losers = find_losers(whole)
-    else:
-        losers = Losers(find_superseded(whole))
-        works = [_narrowed(work, losers) for work in works]
-        duplicates = find_equal_keys(works[0].config, _listed_keys(works, executor))
-        losers = Losers(losers.superseded, duplicates)
+        return [_narrowed(work, losers) for work in works]
+    with _merging:
+        losers = Losers()
+        if "id" in works[0].mapping.fields:
+            losers = Losers(find_newer(works[0].config, list_all(list_ids, works)))
+            works = [_narrowed(work, losers) for work in works]
+        if works[0].config.remove_duplicates != "none":
+            duplicates = find_equal_keys(works[0].config, list_all(list_keys, works))
+            losers = Losers(losers.superseded, duplicates)
     return [_narrowed(work, losers) for work in works]
 
 
@@ -70,13 +79,28 @@ def find_superseded(work: ShardWork) -> bytes:
         return _find_superseded(session)
 
 
+def list_ids(work: ShardWork) -> pa.Table:
+    """Return what says which copy of an id is the newest: id, version, batch, row."""
+    with open_session(work) as session:
+        return _table(session.ids(scan) for scan in session.scans(_id_columns(work)))
+
+
 def list_keys(work: ShardWork) -> pa.Table:
     """Return hashes of what a shard would export, to find duplicates: key, batch, row."""
-    reads: list[pa.RecordBatch] = []
     with open_session(work) as session:
-        for scan in session.scans():
-            reads += session.keys(scan)
-    return pa.Table.from_batches(reads) if reads else pa.table({})
+        return _table(session.keys(scan) for scan in session.scans())
+
+
+def find_newer(config: ExportConfig, tables: Iterable[pa.Table]) -> bytes:
+    """Return the packed places of every copy but the newest among the tables of `list_ids`.
+
+    Tables are taken one after the other, and none is kept.
+    """
+    with connect(memory_limit=config.memory_limit, threads=config.threads) as con:
+        con.execute(_ID_TABLE)
+        with engine_errors("finding the newest copy of each id"):
+            _insert(con, "insert into event_ids select id, version, batch, row from listed", tables)
+            return _places(con, "find_superseded")
 
 
 def find_equal_keys(config: ExportConfig, tables: Iterable[pa.Table]) -> bytes:
@@ -87,29 +111,17 @@ def find_equal_keys(config: ExportConfig, tables: Iterable[pa.Table]) -> bytes:
     with connect(memory_limit=config.memory_limit, threads=config.threads) as con:
         # Arrow has no uhugeint: DuckDB hands its bits over as a decimal, for which they compare.
         con.execute("create temp table event_keys(key decimal(38, 0), batch integer, row bigint)")
-        for table in tables:
-            if table.num_rows:
-                con.register("listed_keys", table)
-                with engine_errors("finding duplicates"):
-                    con.execute("insert into event_keys select key, batch, row from listed_keys")
-                con.unregister("listed_keys")
-        return _find_duplicates(con)
+        with engine_errors("finding duplicates"):
+            _insert(con, "insert into event_keys select key, batch, row from listed", tables)
+            return _places(con, "find_duplicates")
 
 
 def _find_superseded(session: Session) -> bytes:
     work = session.work
     if "id" not in work.mapping.fields:
         return b""
-    needed = {
-        column
-        for columns in {entry.columns for entry in work.ranges}
-        for name in ("id", "requested_at", "received_at", "updated_at")
-        for column in work.mapping.reads(name, columns.names)
-    }
-    session.con.execute(
-        "create temp table event_ids(id varchar, version timestamp, batch integer, row bigint)"
-    )
-    for scan in session.scans(needed):
+    session.con.execute(_ID_TABLE)
+    for scan in session.scans(_id_columns(work)):
         session.collect_ids(scan)
     with engine_errors("finding the newest copy of each id"):
         found = _places(session.con, "find_superseded")
@@ -128,11 +140,28 @@ def _places(con: duckdb.DuckDBPyConnection, name: str) -> bytes:
         return pack_places(reader)
 
 
-def _listed_keys(works: list[ShardWork], executor: Executor) -> Iterator[pa.Table]:
-    """The keys of each shard, which are forgotten once they are taken."""
-    futures = deque(executor.submit(list_keys, work) for work in works)
-    while futures:
-        yield futures.popleft().result()
+def _id_columns(work: ShardWork) -> set[str]:
+    """The columns that `ids` reads."""
+    return {
+        column
+        for columns in {entry.columns for entry in work.ranges}
+        for name in ("id", "requested_at", "received_at", "updated_at")
+        for column in work.mapping.reads(name, columns.names)
+    }
+
+
+def _table(scans: Iterable[list[pa.RecordBatch]]) -> pa.Table:
+    reads = [rows for scan in scans for rows in scan]
+    return pa.Table.from_batches(reads) if reads else pa.table({})
+
+
+def _insert(con: duckdb.DuckDBPyConnection, sql: str, tables: Iterable[pa.Table]) -> None:
+    """Run an insert from `listed` for each table that is not empty."""
+    for table in tables:
+        if table.num_rows:
+            con.register("listed", table)
+            con.execute(sql)
+            con.unregister("listed")
 
 
 def _joined(works: list[ShardWork]) -> tuple[BatchRange, ...]:

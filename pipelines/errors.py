@@ -6,6 +6,8 @@ PipelineError
 ├── QualityError          what was made, or is read, is not whole: it must not be committed or used
 │   └── WindowChangedError    a newer generation came while a window was read: read it again
 ├── ResourceError         memory or disk ran out: raise the named limit
+├── ExecutorError         the workers that run shards failed: mend them and run again
+├── UnexpectedError       what no code here foresaw: report it
 └── StorageError          object storage refused or failed
     ├── BatchChangedError     an object changed while it was read: plan again
     └── ThrottledError        busy or broken for a moment: the only retryable one
@@ -50,6 +52,14 @@ class WindowChangedError(QualityError):
 
 class ResourceError(PipelineError):
     """Memory, disk or spill space ran out; the message names the setting to raise."""
+
+
+class ExecutorError(PipelineError):
+    """The cluster or the processes that run shards are gone, or not fit to run them."""
+
+
+class UnexpectedError(PipelineError):
+    """What no code here foresaw; the message says where, not what, which may quote an event."""
 
 
 class StorageError(PipelineError):

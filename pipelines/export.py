@@ -1,8 +1,10 @@
 """Plan, run the shards of each window, commit, clean up: the one place that composes them."""
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
 
@@ -16,12 +18,13 @@ from pipelines.errors import (
     BatchChangedError,
     ConfigError,
     ContractError,
+    ExecutorError,
     PipelineError,
     StorageError,
 )
+from pipelines.executors import Workers, check_executor, open_workers
 from pipelines.failures import record_failures
 from pipelines.garbage import clean_up
-from pipelines.interrupts import stop_statements
 from pipelines.layout import parse_part, parse_rejects
 from pipelines.manifest import (
     Manifest,
@@ -77,9 +80,9 @@ def run_export(
         end: the end of the last of them.
         force: write windows that are up to date again.
         rebuild_from_remaining: write windows again whose batches are gone, without their events.
-        executor: where shards run; by default here, one after the other.
+        executor: where shards run; by default where the config says.
         on_plan: called once with the plan.
-        progress: called with events and bytes as lines are written, by the default executor only.
+        progress: called with events and bytes of lines as they are taken in, by any thread.
 
     Returns:
         A summary; windows that failed stand in it with their error, the others are committed.
@@ -87,6 +90,8 @@ def run_export(
     Raises:
         PipelineError: nothing could be planned.
     """
+    if executor is None:
+        check_executor(config)
     plan = plan_run(
         config,
         now=now,
@@ -97,30 +102,77 @@ def run_export(
     )
     if on_plan is not None:
         on_plan(plan)
-    log = StateLog(open_destination(config))
-    summaries = []
-    broken = 0
-    try:
-        for window in plan.windows:
-            if broken >= BROKEN_WINDOWS and window.status in TO_DO:
-                summaries.append(not_tried(plan, window, broken))
-                continue
-            try:
-                summary = export_window(
-                    plan, window, executor=executor, progress=progress, on_commit=log.add
-                )
-                broken = 0 if window.status in TO_DO else broken
-            except ConfigError:
-                raise
-            except PipelineError as exc:
-                summary = replace(summarise(plan, window), status="failed", error=str(exc))
-                broken = broken + 1 if failed_by_store(exc) else 0
-            summaries.append(summary)
-    finally:
-        log.flush()
+    chosen = open_workers(config, plan) if executor is None else nullcontext(Workers(executor))
+    with chosen as workers:
+        summaries = _Run(plan, workers, progress).write_windows()
     record_failures(plan, summaries)
     clean_up(config, [window.window for window in summaries if window.status == "committed"])
     return summarise_run(plan, summaries)
+
+
+class _Run:
+    """The windows of one run, and how many of them in a row the store failed."""
+
+    def __init__(self, plan: Plan, workers: Workers | None, progress: Progress | None) -> None:
+        self._plan = plan
+        self._workers = workers
+        self._progress = progress
+        self._log = StateLog(open_destination(plan.config))
+        self._broken = 0
+        self._stopped = False
+        self._lock = threading.Lock()
+
+    def write_windows(self) -> list[WindowSummary]:
+        """Write every window that is to be written; return the summaries of all, in order.
+
+        Raises:
+            ConfigError: what one window meets every other would.
+        """
+        at_once = 1 if self._workers is None else self._workers.windows_at_once(self._plan)
+        try:
+            if at_once == 1:  # in this thread, where a signal reaches DuckDB
+                return [self._write(window) for window in self._plan.windows]
+            return self._side_by_side(at_once)
+        finally:
+            self._log.flush()
+
+    def _side_by_side(self, at_once: int) -> list[WindowSummary]:
+        with ThreadPoolExecutor(at_once, thread_name_prefix="window") as pool:
+            futures = [pool.submit(self._write, window) for window in self._plan.windows]
+            try:
+                return [future.result() for future in futures]
+            except BaseException as exc:
+                self._stopped = True
+                for future in futures:
+                    future.cancel()
+                if self._workers is not None and not isinstance(exc, Exception):
+                    self._workers.stop()
+                raise
+
+    def _write(self, window: WindowPlan) -> WindowSummary:
+        plan, to_do = self._plan, window.status in TO_DO
+        if to_do and self._broken >= BROKEN_WINDOWS:
+            return not_tried(plan, window, self._broken)
+        try:
+            if self._stopped:
+                raise ExecutorError("the run was stopped")
+            summary = export_window(
+                plan,
+                window,
+                workers=self._workers,
+                progress=self._progress,
+                on_commit=self._log.add,
+            )
+        except ConfigError:
+            raise
+        except PipelineError as exc:
+            with self._lock:
+                self._broken = self._broken + 1 if failed_by_store(exc) else 0
+            return replace(summarise(plan, window), status="failed", error=str(exc))
+        if to_do:
+            with self._lock:
+                self._broken = 0
+        return summary
 
 
 def failed_by_store(error: PipelineError) -> bool:
@@ -185,7 +237,7 @@ def export_window(
     plan: Plan,
     window: WindowPlan,
     *,
-    executor: Executor | None = None,
+    workers: Workers | None = None,
     progress: Progress | None = None,
     on_commit: Callable[[Manifest], None] | None = None,
 ) -> WindowSummary:
@@ -196,8 +248,8 @@ def export_window(
     Args:
         plan: the run's plan.
         window: one of its windows.
-        executor: where shards run; by default here, one after the other.
-        progress: called with events and bytes as lines are written, by the default executor only.
+        workers: where shards run; by default here, one after the other.
+        progress: called with events and bytes of lines as they are taken in, by any thread.
         on_commit: called with the manifest when it is this run that committed the window.
 
     Raises:
@@ -205,17 +257,17 @@ def export_window(
     """
     for _ in range(_REPLANS):
         try:
-            return _export_window(plan, window, executor, progress, on_commit)
+            return _export_window(plan, window, workers, progress, on_commit)
         except BatchChangedError as exc:
             logger.warning("window %s is planned again: %s", window.window.name, exc)
             plan, window = plan_again(plan, window)
-    return _export_window(plan, window, executor, progress, on_commit)
+    return _export_window(plan, window, workers, progress, on_commit)
 
 
 def _export_window(
     plan: Plan,
     window: WindowPlan,
-    executor: Executor | None,
+    workers: Workers | None,
     progress: Progress | None,
     on_commit: Callable[[Manifest], None] | None,
 ) -> WindowSummary:
@@ -231,9 +283,11 @@ def _export_window(
     undated = window.window == UNDATED
     rules = compile_rules(plan.config, plan.mapping, now=plan.now, undated=undated)
     works = [_with_committed(work, window.committed) for work in plan.shard_works(window)]
+    if workers is not None:
+        works = workers.fitted(works)
     if not undated:
-        works = with_losers(works, executor)
-    results = list(_run(works, executor, progress, deadline))
+        works = with_losers(works, None if workers is None else workers.run_each)
+    results = list(_run(works, workers, progress, deadline))
     manifest = build_manifest(plan, window, rules, results)
     check_rejects(plan, window, rules, manifest, results)
     partitions = {part.partition for part in manifest.parts}
@@ -265,26 +319,12 @@ def _with_committed(work: ShardWork, committed: Committed | None) -> ShardWork:
 
 def _run(
     works: list[ShardWork],
-    executor: Executor | None,
+    workers: Workers | None,
     progress: Progress | None,
     deadline: Deadline,
 ) -> Iterator[ShardResult]:
     """Results of the shards in order; the first error is raised."""
-    if executor is None:
-        for work in works:
-            yield run_shard(work, progress)
-            deadline.check()
-        return
-    futures = [executor.submit(run_shard, work) for work in works]
-    try:
-        for future in futures:
-            yield future.result()
-            deadline.check()
-    except (KeyboardInterrupt, SystemExit):
-        for future in futures:
-            future.cancel()
-        stop_statements()
-        raise
-    finally:
-        for future in futures:
-            future.cancel()
+    here = (run_shard(work, progress) for work in works)
+    for result in here if workers is None else workers.run_shards(works, progress):
+        yield result
+        deadline.check()

@@ -186,31 +186,37 @@ def row_ranges(batches: Iterable[Batch], window: Window) -> Iterator[tuple[Batch
 def cut_shards(
     batches: Iterable[tuple[Batch, tuple[int, int]]], shard_bytes: int, *, whole: bool
 ) -> Iterator[tuple[BatchRange, ...]]:
-    """Yield a window's shards of about `shard_bytes` compressed bytes, cut between row groups.
+    """Yield a window's shards, of equal compressed bytes as far as row groups can be shared out.
 
     Args:
         batches: the window's inputs by path.
-        shard_bytes: size of a shard.
+        shard_bytes: what a shard is to hold at most.
         whole: do not cut, for an order over the whole window.
     """
+    found = [(number, batch, rows) for number, (batch, rows) in enumerate(batches)]
+    total = sum(held for _, batch, rows in found for _, held in _groups(batch, rows))
+    shards = 1 if whole else max(1, -(-total // shard_bytes))
     shard: list[BatchRange] = []
-    size = 0
-    for number, (batch, rows) in enumerate(batches):
-        row, first, held = 0, rows[0], 0
-        for group in batch.row_groups:
-            start, row = row, row + group.rows
-            if start >= rows[1] or row <= rows[0]:
-                continue
-            held += group.bytes
-            if size + held >= shard_bytes and not whole:
-                shard.append(batch_range(number, batch, (first, min(row, rows[1])), held))
-                yield tuple(shard)
-                shard, size, first, held = [], 0, row, 0
-        if held:
-            shard.append(batch_range(number, batch, (first, rows[1]), held))
-            size += held
-    if shard:
-        yield tuple(shard)
+    done, cut = 0, 1
+    for number, batch, rows in found:
+        first, here = rows[0], 0
+        for end, held in _groups(batch, rows):
+            done, here = done + held, here + held
+            if done * shards >= cut * total:
+                yield (*shard, batch_range(number, batch, (first, end), here))
+                shard, first, here = [], end, 0
+                cut = done * shards // total + 1
+        if here:
+            shard.append(batch_range(number, batch, (first, rows[1]), here))
+
+
+def _groups(batch: Batch, rows: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Where each row group ends of which rows are read, by row, and its compressed bytes."""
+    end = 0
+    for group in batch.row_groups:
+        start, end = end, end + group.rows
+        if start < rows[1] and end > rows[0]:
+            yield min(end, rows[1]), group.bytes
 
 
 def batch_range(number: int, batch: Batch, rows: tuple[int, int], held: int) -> BatchRange:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pipelines.config import ExportConfig, meaning_digest, resolve_url
+from pipelines.config import ExportConfig, address_problem, meaning_digest, resolve_url
 from pipelines.errors import ConfigError
 from pipelines.expressions import parse_expression
 from pipelines.filters import EventFilter
@@ -60,4 +60,29 @@ def with_overrides(
         parse_expression(where, place="where", boolean=True)
         both = f"({config.where}) and ({where})" if config.where is not None else where
         changes["where"] = both
+    return config.model_copy(update=changes)
+
+
+def with_executor(
+    config: ExportConfig,
+    *,
+    executor: str | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+) -> ExportConfig:
+    """Return the config with another place for its shards to run; None leaves what it says.
+
+    Raises:
+        ConfigError: an address without Dask.
+    """
+    if address is not None:
+        executor = executor or "dask"
+        if (problem := address_problem(address)) is not None:
+            raise ConfigError(f"--address: {problem}")
+    if address is not None and executor != "dask":
+        raise ConfigError(f"--address is that of a Dask scheduler; --executor {executor} has none")
+    asked = {"executor": executor, "workers": workers, "address": address}
+    changes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    if executor not in {None, "dask"}:
+        changes["address"] = None
     return config.model_copy(update=changes)

@@ -337,6 +337,8 @@ class _Planner:
                 "shard_bytes": SHARD_BYTES,
                 "batches": self.found.inputs.of(window).digest,
             }
+            if self.found.inputs.of(window).bytes > SHARD_BYTES:
+                inputs["cut"] = "even"
             self.digests[window] = meaning_digest(inputs)
         return self.digests[window]
 

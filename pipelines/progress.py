@@ -1,5 +1,6 @@
 """How far a run is: a bar on a terminal, plain lines elsewhere; always on stderr."""
 
+import threading
 import time
 from types import TracebackType
 from typing import Self, TextIO
@@ -27,6 +28,7 @@ class Bar:
         self._task = self._shown.add_task("export", total=0, written="", visible=False)
         self._bytes = 0
         self._began = 0.0
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         """Return the bar, drawn from now on."""
@@ -45,11 +47,12 @@ class Bar:
         self._shown.update(self._task, total=events, visible=windows > 0)
 
     def add(self, events: int, line_bytes: int) -> None:
-        """Say what was done since the last call."""
-        self._bytes += line_bytes
-        rate = self._bytes / 1e6 / max(1e-3, time.monotonic() - self._began)
-        written = f"{self._bytes / 1e6:,.0f} MB  {rate:,.0f} MB/s"
-        self._shown.update(self._task, advance=events, written=written)
+        """Say what was done since the last call, by any thread."""
+        with self._lock:
+            self._bytes += line_bytes
+            rate = self._bytes / 1e6 / max(1e-3, time.monotonic() - self._began)
+            written = f"{self._bytes / 1e6:,.0f} MB  {rate:,.0f} MB/s"
+            self._shown.update(self._task, advance=events, written=written)
 
 
 class Lines:
@@ -60,6 +63,7 @@ class Lines:
         self._stream = stream
         self._total = self._events = self._bytes = 0
         self._began = self._last = time.monotonic()
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -78,7 +82,11 @@ class Lines:
             self._stream.write(f"exporting {windows:,} {noun}, up to {events:,} events\n")
 
     def add(self, events: int, line_bytes: int) -> None:
-        """Say what was done since the last call."""
+        """Say what was done since the last call, by any thread."""
+        with self._lock:
+            self._add(events, line_bytes)
+
+    def _add(self, events: int, line_bytes: int) -> None:
         self._events += events
         self._bytes += line_bytes
         now = time.monotonic()

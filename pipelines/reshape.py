@@ -227,7 +227,7 @@ class Reshape:
         return self._bind(compose("condition", window_events=events, where=where.sql), scan)
 
     def ids(self, scan: Scan) -> Query:
-        """Statement that adds the window's ids to the table event_ids."""
+        """Query of the window's ids, and of what says which copy of each is the newest."""
         sql = event_sql(self.mapping, scan.columns, batch=scan.paths[0])
         text = compose("collect_ids", window_events=self._window_events(sql, losers=False))
         return self._bind(text, scan)

@@ -188,14 +188,22 @@ class Session:
 
     def collect_ids(self, scan: Scan) -> None:
         """Add a scan's ids to the table event_ids."""
-        self._each(scan, lambda part: self._fetch_all(part, self.reshape.ids(part)))
+
+        def collect(part: Scan) -> list[Any]:
+            return self._fetch_all(part, self.reshape.ids(part), "insert into event_ids")
+
+        self._each(scan, collect)
+
+    def ids(self, scan: Scan) -> list[pa.RecordBatch]:
+        """Return (id, version, batch, row) of the events that have an id."""
+        return self._each(scan, lambda part: list(self._read(part, self.reshape.ids(part))))
 
     def collect_keys(self, scan: Scan) -> None:
         """Add what `keys` returns of a scan to the table event_keys."""
 
         def collect(part: Scan) -> list[Any]:
             query = self.reshape.keys(part, losers=self.losers)
-            return self._fetch_all(part, replace(query, sql=f"insert into event_keys {query.sql}"))
+            return self._fetch_all(part, query, "insert into event_keys")
 
         self._each(scan, collect)
 

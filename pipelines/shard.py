@@ -47,6 +47,7 @@ class ShardResult:
         counts: events by (batch number, disposition).
         examples: by disposition, up to three rejects as (batch path, row).
         first_us, last_us: range of the exported event times.
+        taken: events and bytes of the lines that were made, as `progress` is told them.
     """
 
     parts: tuple[Part, ...] = ()
@@ -56,6 +57,7 @@ class ShardResult:
     examples: dict[int, tuple[tuple[str, int], ...]] = field(default_factory=dict)
     first_us: int | None = None
     last_us: int | None = None
+    taken: tuple[int, int] = (0, 0)
 
 
 def run_shard(work: ShardWork, progress: Progress | None = None) -> ShardResult:
@@ -138,8 +140,8 @@ def _run(work: ShardWork, attempt: int, progress: Progress | None) -> ShardResul
             for rows in reads:
                 if not rows.num_rows:
                     continue
-                tally.add(rows)
                 line_bytes = router.route(rows)
+                tally.add(rows, line_bytes)
                 if progress is not None:
                     progress(rows.num_rows, line_bytes)
 
@@ -160,6 +162,7 @@ def _run(work: ShardWork, attempt: int, progress: Progress | None) -> ShardResul
             examples={number: tuple(found) for number, found in tally.examples.items()},
             first_us=tally.first_us,
             last_us=tally.last_us,
+            taken=(tally.events, tally.line_bytes),
         )
 
 
@@ -172,6 +175,7 @@ class _Tally:
         self.examples: dict[int, list[tuple[str, int]]] = {}
         self.first_us: int | None = None
         self.last_us: int | None = None
+        self.events = self.line_bytes = 0
         self._paths = {entry.number: entry.path for entry in session.work.ranges}
         self._first_reject = session.reshape.rules.first_reject
 
@@ -184,8 +188,10 @@ class _Tally:
         for batch, disposition, events in dropped:
             self.counts[batch, disposition] += events
 
-    def add(self, rows: pa.RecordBatch) -> None:
-        """Take in one read of lines."""
+    def add(self, rows: pa.RecordBatch, line_bytes: int) -> None:
+        """Take in one read of lines, and the bytes of those that were written."""
+        self.events += rows.num_rows
+        self.line_bytes += line_bytes
         dispositions, batches = rows.column("disposition"), rows.column("batch")
         first, last = _range(batches)
         low, high = _range(dispositions)

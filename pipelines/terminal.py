@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -36,6 +36,16 @@ Rebuild = Annotated[
 To = Annotated[str | None, typer.Option(metavar="URL", help="Another destination.")]
 Where = Annotated[
     str | None, typer.Option(help="SQL condition over an event's fields; needs --to.")
+]
+Place = Annotated[
+    Literal["threads", "processes", "dask"] | None,
+    typer.Option("--executor", help="Where shards run; by default what the config says."),
+]
+Processes = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Local processes, instead of the config's.")
+]
+Address = Annotated[
+    str | None, typer.Option(metavar="URL", help="Dask scheduler, tcp://host:8786.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]

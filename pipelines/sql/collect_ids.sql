@@ -1,7 +1,6 @@
 -- collect_ids: ids of the window's events, for find_superseded.
 -- params   those of window_events
--- creates  rows of event_ids(id varchar, version timestamp, batch int, row bigint)
-insert into event_ids
+-- returns  id varchar, version timestamp, batch int, row bigint
 {{window_events}}
     identified as (
         select id, greatest(received_at, updated_at) as version, batch, row
