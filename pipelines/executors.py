@@ -15,7 +15,7 @@ from pipelines.cluster import open_cluster, scheduler_address
 from pipelines.config import ExportConfig
 from pipelines.errand import Report, Reports, pack, run_errand, versions
 from pipelines.interrupts import stop_statements
-from pipelines.plan import SHARD_BYTES, Plan
+from pipelines.plan import Plan
 from pipelines.processes import ProcessExecutor, count_workers, report_there
 from pipelines.shard import Progress, ShardResult, run_shard
 from pipelines.work import ShardWork
@@ -66,8 +66,7 @@ class Workers:
         """
         if self._at_once is None:
             return 1
-        shards = _count_shards(plan)
-        needed = -(-2 * self._at_once() * len(plan.to_do) // max(1, shards))
+        needed = -(-2 * self._at_once() * len(plan.to_do) // max(1, plan.shards))
         return min(_MOST_WINDOWS, max(2, needed), max(1, len(plan.to_do)))
 
     def fitted(self, works: list[ShardWork]) -> list[ShardWork]:
@@ -189,14 +188,7 @@ def _useful(plan: Plan, asked: int | None) -> int:
     """How many processes a plan can keep busy, and for longer than they take to start."""
     held = sum(window.input.bytes for window in plan.to_do)
     worth = -(-held // _WORTH_A_PROCESS) if asked is None else asked
-    return min(_count_shards(plan), worth)
-
-
-def _count_shards(plan: Plan) -> int:
-    sizes = [window.input.bytes for window in plan.to_do]
-    if plan.config.order_by is not None:
-        return len(sizes)
-    return sum(max(1, -(-size // SHARD_BYTES)) for size in sizes)
+    return min(plan.shards, worth)
 
 
 def _cancel(running: deque[tuple[int, Future[Any]]]) -> None:

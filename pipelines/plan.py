@@ -123,6 +123,12 @@ class Plan:
         """A bound of the events that a run would read; a batch may feed several windows."""
         return min(self.rows, sum(window.input.rows for window in self.to_do))
 
+    @property
+    def shards(self) -> int:
+        """About how many shards a run would have."""
+        sizes = [1 if self.config.order_by else window.input.bytes for window in self.to_do]
+        return sum(max(1, -(-size // SHARD_BYTES)) for size in sizes)
+
     def batches_of(self, window: WindowPlan) -> tuple[Batch, ...]:
         """Return the window's inputs by path."""
         return self.inputs.batches_of(window.window)

@@ -1,5 +1,6 @@
 """Worker processes of this machine; what one that was killed left undone others do again."""
 
+import atexit
 import contextlib
 import logging
 import multiprocessing
@@ -13,10 +14,10 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, NoReturn
@@ -33,7 +34,9 @@ _THREADS = 2  # DuckDB's in each of several workers: more of them, and one core 
 _MEMORY_BESIDE_DUCKDB = 512 * 1024**2
 _EXIT_CODE = 128 + signal.SIGTERM
 
-_reports: socket.socket | None = None  # in a worker: where the run hears of its shards
+# In a worker: where the run hears of its shards, and what goes with the process.
+_reports: socket.socket | None = None
+_kept = ExitStack()
 
 
 def report_there(number: int, events: int, line_bytes: int) -> None:
@@ -113,9 +116,11 @@ class ProcessExecutor(Executor):
         pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.terminate()
-        wait([process.sentinel for process in processes], timeout=_SECONDS_TO_END)
+        until = time.monotonic() + _SECONDS_TO_END
         for process in processes:
+            process.join(max(0.0, until - time.monotonic()))
             process.kill()
+            process.join()
 
     def _send(self, call: _Call) -> None:
         call.tries += 1
@@ -236,14 +241,21 @@ def _begin(reports: socket.socket, level: int) -> None:
     signal.signal(signal.SIGTERM, _end)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("pipelines").setLevel(level)
-    kept_engines().__enter__()  # for as long as the process lives
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _kept.enter_context(kept_engines())  # for as long as the process lives
+    leaving, leave = multiprocessing.Pipe(duplex=False)
+    watch = threading.Thread(target=_end_with_parent, args=(leaving,), daemon=True)
+    watch.start()
+    # A thread that is still there when Python ends makes DuckDB's binding complain of leaks.
+    _kept.callback(watch.join, timeout=1.0)
+    _kept.callback(leave.close)
+    atexit.register(_kept.close)
 
 
 def _call(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     try:
         return fn(*args, **kwargs)
     except SystemExit:  # a pool's worker would hand it back as a result, and wait for more
+        _kept.close()
         os._exit(_EXIT_CODE)
 
 
@@ -251,10 +263,10 @@ def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(_EXIT_CODE)
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(leaving: Connection) -> None:
+    """End when the run is gone, however it ended; `leaving` is closed when this process is done."""
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
+    if parent is not None and parent.sentinel in wait([parent.sentinel, leaving]):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(_SECONDS_TO_END)
         os._exit(_EXIT_CODE)
