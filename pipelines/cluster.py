@@ -5,10 +5,12 @@ import importlib.metadata
 import importlib.util
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future
 from contextlib import contextmanager
 from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 from pipelines.errand import Report, check_versions, versions
@@ -27,6 +29,8 @@ class ClusterExecutor(Executor):
         self._executor = client.get_executor(pure=False)
         self._address = client.scheduler.address
         self._topic = f"request-logs-{client.id}"
+        self._mail: SimpleQueue[tuple[int, int, int] | None] = SimpleQueue()
+        self._listener: threading.Thread | None = None
 
     @property
     def workers(self) -> int:
@@ -40,8 +44,16 @@ class ClusterExecutor(Executor):
         return partial(_report, self._topic)
 
     def listen(self, take_report: Callable[[int, int, int], None]) -> None:
-        """Let `take_report` be called, from a thread, with what workers report."""
-        self._client.subscribe_topic(self._topic, lambda event: take_report(*event[1]))
+        """Let `take_report` be called, from a thread of its own, with what workers report."""
+
+        def deliver() -> None:
+            while (mail := self._mail.get()) is not None:
+                take_report(*mail)
+
+        self._listener = threading.Thread(target=deliver, daemon=True)
+        self._listener.start()
+        # The client's own thread runs its event loop, which nobody may hold up.
+        self._client.subscribe_topic(self._topic, lambda event: self._mail.put(event[1]))
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Return the future of a call; a worker that dies leaves it to another, three times."""
@@ -54,6 +66,9 @@ class ClusterExecutor(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - the signature of Executor
         """Leave the cluster; what has not begun is cancelled unless it is waited for."""
         self._executor.shutdown(wait=wait and not cancel_futures)
+        if self._listener is not None:
+            self._mail.put(None)
+            self._listener.join()
 
     def check(self) -> None:
         """Make sure that there are workers, and that each has the versions of this process.
@@ -157,6 +172,7 @@ def open_cluster(address: str | None) -> Iterator[ClusterExecutor]:
         executor = ClusterExecutor(client)
         executor.check()
         yield executor
+        executor.shutdown()
     finally:
         client.close(timeout=_SECONDS_TO_CONNECT)
         log.setLevel(level)
