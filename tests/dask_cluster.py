@@ -40,9 +40,10 @@ class Cluster:
     environment: dict[str, str]
     workers: dict[str, Process]
 
-    def start_worker(self, name, *, path="", **environment):
-        """Start one more worker and wait until the scheduler knows it."""
-        command = [sys.executable, "-m", "distributed.cli.dask_worker", self.address]
+    def start_worker(self, name, *, path="", core=None, **environment):
+        """Start one more worker, on one core if wanted; wait until the scheduler knows it."""
+        pinned = [] if core is None else ["taskset", "--cpu-list", str(core)]
+        command = [*pinned, sys.executable, "-m", "distributed.cli.dask_worker", self.address]
         options = ["--host", "127.0.0.1", "--name", name, "--nthreads", "1", "--no-nanny"]
         quiet = ["--no-dashboard", "--memory-limit", "0", "--local-directory", str(self.folder)]
         env = self.environment | environment
