@@ -18,6 +18,7 @@ import typer
 
 from pipelines import cli_pull, cli_upkeep
 from pipelines.terminal import (
+    TERMINATED,
     Address,
     AsJson,
     ConfigPath,
@@ -241,4 +242,4 @@ for command in (
 
 
 def _exit(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(143)
+    raise SystemExit(TERMINATED)

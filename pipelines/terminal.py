@@ -49,6 +49,8 @@ Address = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
+TERMINATED = 143  # 128 and the number of SIGTERM, as shells count
+_STOPPED = "stopped; what was committed before stays, and nothing that was begun"
 
 
 def load(
@@ -116,8 +118,12 @@ def shown_errors(*, debug: bool) -> Iterator[None]:
         complain(str(exc))
         raise typer.Exit(exc.exit_code) from exc
     except KeyboardInterrupt:
-        complain("stopped; what was committed before stays, and nothing that was begun")
+        complain(_STOPPED)
         raise typer.Exit(130) from None
+    except SystemExit as exc:
+        if exc.code == TERMINATED:
+            complain(_STOPPED)
+        raise
 
 
 @contextmanager

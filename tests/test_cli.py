@@ -634,7 +634,14 @@ def test_module_runs_as_the_command(job):
     assert "3 read, 3 exported" in out
 
 
-def test_interrupted_export_stops_and_the_next_finishes(job):
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        pytest.param(signal.SIGINT, 130, id="interrupted"),
+        pytest.param(signal.SIGTERM, 143, id="terminated"),
+    ],
+)
+def test_stopped_export_says_so_and_the_next_finishes(job, sent, code):
     days = 60
     rows = [{"requested_at": FIRST_DAY + timedelta(days=day)} for day in range(days)]
     job.put("a.parquet", events(rows * 50))
@@ -647,10 +654,10 @@ def test_interrupted_export_stops_and_the_next_finishes(job):
     with start(job, "export") as process:
         while process.poll() is None and not list(manifests.glob("*/*.json")):
             pass
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, stderr = process.communicate(timeout=60)
 
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "stopped; what was committed before stays" in stderr
     assert "Traceback" not in stderr
     committed = list(manifests.rglob("*.json"))

@@ -235,6 +235,26 @@ pull.pull({exported_here!r}, {str(to)!r}, parse_options({{"format": "openai"}}))
     assert [path.name for path in tmp_path.glob(".bundle*")] == []
 
 
+def test_a_pull_that_is_terminated_says_so_and_leaves_nothing(tmp_path, exported_here):
+    code = f"""
+import os, signal, sys
+from pipelines.bundle import BundleWriter
+from pipelines.cli import main
+
+BundleWriter.finish = lambda _: os.kill(os.getpid(), signal.SIGTERM)
+sys.argv = ["request-logs", "pull", {exported_here!r}, "--to", {str(tmp_path / "bundle")!r}]
+main()
+"""
+    done = subprocess.run(  # noqa: S603 - our own code
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True
+    )
+
+    assert done.returncode == 143
+    assert "request-logs: stopped; " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("*bundle*"))
+
+
 def test_two_pulls_to_one_place_do_not_meet(tmp_path, exported_here):
     to = tmp_path / "bundle"
     is_refused = pytest.raises(ConfigError, match="another pull is writing")
