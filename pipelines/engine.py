@@ -280,6 +280,19 @@ def read_table(
         return reader.read_all()
 
 
+def check_condition(
+    con: duckdb.DuckDBPyConnection, query: str, params: Mapping[str, object] | None = None
+) -> None:
+    """Make sure that a query's one column, made of a user's `where`, is a condition; reads no row.
+
+    Raises:
+        ConfigError: it gives something else than true or false.
+    """
+    (kind,) = con.sql(query, params=dict(params or {})).types
+    if str(kind) != "BOOLEAN":
+        raise ConfigError(f"where: gives {kind}, and must give true or false")
+
+
 @contextmanager
 def engine_errors(doing: str, *, hint: str = "") -> Iterator[None]:
     """Turn DuckDB's errors into ours; `doing` says what was under way, without payload text.

@@ -12,7 +12,13 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.engine import NotUtf8Error, compose, engine_errors, open_engine
+from pipelines.engine import (
+    NotUtf8Error,
+    check_condition,
+    compose,
+    engine_errors,
+    open_engine,
+)
 from pipelines.errors import ConfigError, ContractError
 from pipelines.losers import BATCH_WIDTH, Losers, list_places, places_between, unpack_places
 from pipelines.reshape import Query, Scan
@@ -224,9 +230,7 @@ class Session:
             self.con.sql(query.sql, params=query.params)
             condition = self.reshape.condition(scan)
             if condition is not None:
-                (kind,) = self.con.sql(condition.sql, params=condition.params).types
-                if str(kind) != "BOOLEAN":
-                    raise ConfigError(f"where: gives {kind}, and must give true or false")
+                check_condition(self.con, condition.sql, condition.params)
 
     def _read(self, scan: Scan, query: Query) -> Iterator[pa.RecordBatch]:
         with self._blaming(scan, query), _reading(scan):

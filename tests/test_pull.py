@@ -691,6 +691,19 @@ def test_a_condition_that_cannot_be_asked_fails_before_anything_is_read(pulled, 
     assert "partition_by" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("where", "kind"),
+    [("tags", "VARCHAR"), ("tags ->> 'good'", "VARCHAR"), ("length(input)", "BIGINT")],
+)
+def test_an_expression_that_is_no_condition_is_refused_in_an_exports_words(
+    pulled, monkeypatch, where, kind
+):
+    monkeypatch.delattr(CommittedWindow, "part_lines")
+
+    with pytest.raises(ConfigError, match=f"^where: gives {kind}, and must give true or false$"):
+        pulled(where=where)
+
+
 def test_a_disk_that_is_full_is_told_in_the_words_of_a_pull(pulled, monkeypatch):
     def fill(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
