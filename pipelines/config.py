@@ -247,9 +247,12 @@ class OrderBy(_Frozen):
 
 
 def _auto_count(value: object) -> object:
-    if isinstance(value, str) and value != "auto" and not value.isdigit():
-        raise ValueError("is a whole number of at least 1, or auto")
-    return None if value == "auto" else value
+    if value is None or value == "auto":
+        return None
+    text = str(value).removesuffix(".0")
+    if not text.isdecimal() or not text.strip("0"):
+        raise ValueError("must be a whole number of at least 1, or auto")
+    return value
 
 
 Count = Annotated[Annotated[int, Field(ge=1, le=512)] | None, BeforeValidator(_auto_count)]

@@ -4,21 +4,43 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
+_Place = tuple[int | str, ...]
 _SECRET = re.compile(r"storage|options?\b|secret|passw|token|credential|access", re.IGNORECASE)
 _SHOWN_CHARS = 60
+_WHOLE = "must be a whole number"
+_NUMBER = "must be a number"
+_FLAG = "must be true or false"
 _MESSAGES = {  # for what pydantic says in Python's words
     "tuple_type": "must be a list",
     "model_type": "must be a mapping of keys",
     "model_attributes_type": "must be a mapping of keys",
     "dict_type": "must be a mapping of keys",
     "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "int_type": _WHOLE,
+    "int_parsing": _WHOLE,
+    "int_parsing_size": _WHOLE,
+    "int_from_float": _WHOLE,
+    "float_type": _NUMBER,
+    "float_parsing": _NUMBER,
+    "finite_number": _NUMBER,
+    "bool_type": _FLAG,
+    "bool_parsing": _FLAG,
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "too_long": "must be a list of {max_length} at most",
 }
+_SCALARS = ("bool", "int", "float", "decimal", "datetime", "date")  # what a filter compares with
+_VALUE = "must be text, a number, true or false, or a time"
 
 
 def explain(exc: ValidationError, origin: str, root: type[BaseModel]) -> Iterator[str]:
@@ -29,13 +51,9 @@ def explain(exc: ValidationError, origin: str, root: type[BaseModel]) -> Iterato
         origin: the file's name.
         root: the model that was validated.
     """
-    errors = exc.errors(include_url=False)
-    places = [_place(error["loc"]) for error in errors]
-    for error, where in zip(errors, places, strict=True):
-        if error["type"] == "string_type" and _has_better(where, places):
-            continue  # the short form of a key that was given in its long form
+    for error, where, said in _told_once(exc.errors(include_url=False)):
+        message = said
         key_path = ".".join(str(part) for part in where)
-        message = _MESSAGES.get(error["type"], error["msg"].removeprefix("Value error, "))
         if error["type"] == "string_pattern_mismatch":
             signs = "'_', no digit"
             if "-]" in error["ctx"]["pattern"]:
@@ -49,7 +67,8 @@ def explain(exc: ValidationError, origin: str, root: type[BaseModel]) -> Iterato
             known = ", ".join(keys)
             message += "" if near or not known else f"; known keys: {known}"
         elif error["type"] == "missing":
-            yield f"{origin}: {key_path}: this key is needed"
+            what = "value" if isinstance(where[-1], int) else "key"
+            yield f"{origin}: {key_path}: this {what} is needed"
             continue
         elif error["type"] == "literal_error":
             choices = re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
@@ -62,23 +81,47 @@ def explain(exc: ValidationError, origin: str, root: type[BaseModel]) -> Iterato
         yield f"{origin}: {key_path}: {message}{seen}" if where else f"{origin}: {message}"
 
 
-def _has_better(where: list[int | str], places: list[list[int | str]]) -> bool:
-    """Whether another error is at this place or below it."""
-    return sum(place[: len(where)] == where for place in places) > 1
+def plain_message(error: ErrorDetails) -> str:
+    """Return what pydantic says of a value, in words of a config instead of Python's."""
+    message = _MESSAGES.get(error["type"])
+    if message is None:
+        return error["msg"].removeprefix("Value error, ")
+    bounds = error.get("ctx", {}).items()
+    return message.format(**{k: f"{v:g}" if isinstance(v, float) else v for k, v in bounds})
 
 
-def _place(location: tuple[int | str, ...]) -> list[int | str]:
+def _told_once(errors: Iterable[ErrorDetails]) -> Iterator[tuple[ErrorDetails, _Place, str]]:
+    """Each error with its place and message; one where a choice of types makes several."""
+    by_place: dict[_Place, list[ErrorDetails]] = {}
+    for error in errors:
+        by_place.setdefault(_place(error["loc"]), []).append(error)
+    for where, found in by_place.items():
+        is_above = any(place != where and place[: len(where)] == where for place in by_place)
+        if is_above and (len(found) > 1 or found[0]["type"] == "string_type"):
+            continue  # a type that was not meant, such as the short form of a key's long one
+        message = " or ".join(
+            plain_message(error).removeprefix("must be " if number else "")
+            for number, error in enumerate(found)
+        )
+        if len(found) > 1 and "value" in where:  # a filter's
+            message = f"{_VALUE}, or a list of these" if where[-1] == "value" else _VALUE
+        yield found[0], where, message
+
+
+def _place(location: tuple[int | str, ...]) -> _Place:
     """A location without pydantic's own parts."""
-    return [part for part in location if not _is_type_tag(part)]
+    return tuple(part for n, part in enumerate(location) if not _is_type_tag(part, location[:n]))
 
 
-def _is_type_tag(part: object) -> bool:
+def _is_type_tag(part: object, before: _Place) -> bool:
     """Whether a location's part is pydantic's name of a union member, not a key of the user's."""
     text = str(part)
+    if "value" in before and text in _SCALARS:  # of a filter
+        return True
     return text in ("str", "PartitionExpression", "[key]") or "[" in text
 
 
-def _keys_at(root: type[BaseModel], path: list[Any]) -> list[str]:
+def _keys_at(root: type[BaseModel], path: Iterable[int | str]) -> list[str]:
     """Keys that the model at `path` knows."""
     model: Any = root
     named = False  # whether the next part is a dict's key of the user's own

@@ -15,7 +15,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from pipelines.errors import ConfigError
-from pipelines.explain import shown
+from pipelines.explain import plain_message, shown
 from pipelines.expressions import parse_expression
 from pipelines.functions import nearest
 from pipelines.selection import Conversations, Duplicates
@@ -154,7 +154,7 @@ def parse_options(given: Mapping[str, Any]) -> PullOptions:
 def _explain(error: ErrorDetails) -> str:
     """One problem; the value is shown where it is one of a few words, and no text of a record's."""
     place = ".".join(str(step) for step in error["loc"] if step != "[key]")
-    message = error["msg"].removeprefix("Value error, ")
+    message = plain_message(error)
     if error["type"] == "literal_error":
         choices = re.findall(r"'([^']+)'", error["ctx"]["expected"])
         near = nearest(str(error["input"]), choices)

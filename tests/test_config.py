@@ -153,6 +153,46 @@ def test_wrong_value_is_named_with_its_key_and_what_was_seen(write, text, place,
 
 
 @pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("threads: 1.5", "threads: must be a whole number of at least 1, or auto (seen: 1.5)"),
+        ("threads: yes", "threads: must be a whole number of at least 1, or auto (seen: True)"),
+        ("threads: 0", "threads: must be a whole number of at least 1, or auto (seen: 0)"),
+        ("threads: 999", "threads: must be at most 512 (seen: 999)"),
+        ("max_partitions: 1.5", "max_partitions: must be a whole number (seen: 1.5)"),
+        ("max_partitions: 0", "max_partitions: must be at least 1 (seen: 0)"),
+        ("max_reject_ratio: few", "max_reject_ratio: must be a number (seen: 'few')"),
+        ("max_reject_ratio: 2", "max_reject_ratio: must be at most 1 (seen: 2)"),
+        ("target_part_bytes: 0", "target_part_bytes: must be more than 0 (seen: 0)"),
+        ("exclude_errors: maybe", "exclude_errors: must be true or false (seen: 'maybe')"),
+        ("partition_by: [7]", "partition_by.0: must be text or a mapping of keys (seen: 7)"),
+        (
+            "filters: [{field: cost, comparator: '=', value: {a: 1}}]",
+            "filters.0.value: must be text, a number, true or false, or a time, or a list of these",
+        ),
+        (
+            "filters: [{field: cost, comparator: between, value: [0, [1]]}]",
+            "filters.0.value.1: must be text, a number, true or false, or a time (seen: [1])",
+        ),
+    ],
+)
+def test_wrong_value_is_told_in_one_line_that_says_what_is_allowed(write, text, said):
+    path = write(text)
+
+    assert refusal(path) == f"{path}: {said}"
+
+
+def test_instants_that_are_too_few_or_too_many_are_told(write):
+    for times, said in (
+        ("[2024-01-01]", "source.valid_times.1: this value is needed"),
+        ("[1999-01-01, 2000-01-01, 2001-01-01]", "source.valid_times: must be a list of 2 at most"),
+    ):
+        path = write(GOOD.replace("{url: raw}", f"{{url: raw, valid_times: {times}}}"), whole=True)
+
+        assert refusal(path).startswith(f"{path}: {said}")
+
+
+@pytest.mark.parametrize(
     ("text", "choices", "nearest"),
     [
         ("compression: gzp", "gzip, zstd, none", "gzip"),

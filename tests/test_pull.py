@@ -662,7 +662,8 @@ def test_rows_past_a_files_limit_go_to_the_next(tmp_path):
         ({"chosen": ("a", "b")}, "chosen and rejected"),
         ({"where": "read_text('x') is null"}, "where"),
         ({"where": "model = 'x'"}, "^where: unknown column 'model' .*sees input, output and tags"),
-        ({"max_rows": 0}, "max_rows"),
+        ({"max_rows": 0}, "^max_rows: must be at least 1$"),
+        ({"split": {"test": "x"}}, "^split.test: must be a number$"),
         ({"format": "records", "prune": ("x",)}, "prune: the format records has no use"),
         ({"format": "records", "conversations": "all"}, "conversations"),
         (
