@@ -21,6 +21,7 @@ from pipelines.terminal import (
     TERMINATED,
     Address,
     AsJson,
+    Command,
     ConfigPath,
     Debug,
     End,
@@ -70,7 +71,7 @@ def main() -> None:
     app()
 
 
-@app.command()
+@app.command(cls=Command)
 def export(
     config: ConfigPath,
     start: Start = None,
@@ -126,7 +127,7 @@ def export(
             raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command)
 def plan(
     config: ConfigPath,
     start: Start = None,
@@ -157,7 +158,7 @@ def plan(
             print_lines(describe_plan(found))
 
 
-@app.command()
+@app.command(cls=Command)
 def preview(
     config: ConfigPath,
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many records.")] = 3,
@@ -177,7 +178,7 @@ def preview(
             complain(f"no record: {found.batches} batches at {found.config.source.url}")
 
 
-@app.command()
+@app.command(cls=Command)
 def check(
     config: Annotated[
         Path | None, typer.Argument(metavar="CONFIG", help="YAML file of one export.")
@@ -208,7 +209,7 @@ def check(
             raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command)
 def demo(
     to: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the export.")] = Path(
         "request-logs-demo"
@@ -238,7 +239,7 @@ for command in (
     cli_upkeep.gc,
     cli_upkeep.index,
 ):
-    app.command()(command)
+    app.command(cls=Command)(command)
 
 
 def _exit(_signal: int, _frame: FrameType | None) -> NoReturn:

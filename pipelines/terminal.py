@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
 if TYPE_CHECKING:
     from pipelines.config import ExportConfig
@@ -51,6 +53,21 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
 TERMINATED = 143  # 128 and the number of SIGTERM, as shells count
 _STOPPED = "stopped; what was committed before stays, and nothing that was begun"
+
+
+class Command(TyperCommand):
+    """A command that refuses an option twice where it takes one value, and would drop the first."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse a command line."""
+        _, _, given = self.make_parser(ctx).parse_args(list(args))
+        for option, count in Counter(given).items():
+            if count == 1 or not isinstance(option, TyperOption):
+                continue
+            if not (option.is_flag or option.multiple):
+                said = f"it is given {count} times; give it once"
+                raise typer.BadParameter(said, ctx=ctx, param=option)
+        return super().parse_args(ctx, args)
 
 
 def load(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import typer.main
 import yaml
+from typer.core import TyperOption
 from typer.testing import CliRunner
 
 from pipelines.cli import app
@@ -611,6 +612,34 @@ def test_command_has_help_for_itself_and_every_option(command):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_stands_in_the_readme(command):
     assert f"request-logs {command}" in README.read_text("utf-8")
+
+
+def single_options():
+    """Each option of each command that takes one value."""
+    return [
+        pytest.param(command, parameter.opts[-1], id=f"{command}{parameter.opts[-1]}")
+        for command in COMMANDS
+        for parameter in typer.main.get_group(app).commands[command].params
+        if isinstance(parameter, TyperOption)
+        if not parameter.is_flag and not parameter.multiple
+    ]
+
+
+@pytest.mark.parametrize(("command", "option"), single_options())
+def test_an_option_of_one_value_is_refused_twice(command, option):
+    stderr = run(command, "export.yaml", option, "1", f"{option}=2", code=2).stderr
+
+    assert f"'{option}'" in stderr.replace("-n' / '", "")
+    assert "given 2 times; give it once" in stderr
+
+
+def test_flags_and_lists_may_stand_there_twice(job):
+    run("plan", job.path, "--json", "--json")
+    several = ("--tag", "a=1", "--tag", "b=2", "--prune", "x", "--prune", "y")
+
+    assert (
+        "give it once" not in run("pull", "none.yaml", "--to", job.folder, *several, code=2).stderr
+    )
 
 
 def start(job, *arguments):
