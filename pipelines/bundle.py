@@ -198,19 +198,20 @@ def publish(
 
 
 def _restore(
-    store: Store, folder: Path, description: Mapping[str, Any], extras: Collection[str]
+    store: Store, folder: Path, description: Mapping[str, Any], extras: Mapping[str, bytes]
 ) -> bool:
     """Put back what is missing of a bundle; return whether anything was.
 
-    A card that was edited stays; a file of rows must be the one that `bundle.json` names.
+    What is there must be as the bundle has it, the card too.
     """
     digests = {file["path"]: file["sha256"] for file in description["files"]}
-    missing = [path for path in (*digests, *extras) if store.stat(path) is None]
-    for path in digests.keys() - set(missing):
-        if store.sha256(path) != digests[path]:
+    digests |= {name: hashlib.sha256(content).hexdigest() for name, content in extras.items()}
+    missing = [path for path in digests if store.stat(path) is None]
+    for path, digest in digests.items():
+        if path not in missing and store.sha256(path) != digest:
             url = store.absolute_url(path)
             raise QualityError(
-                f"--to: {url} is not the file that {DESCRIPTION} names: it was changed or cut off; "
+                f"--to: {url} is not the file that this pull writes: it was changed or cut off; "
                 f"remove it and pull again, or take a new place"
             )
     for path in missing:

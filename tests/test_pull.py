@@ -124,25 +124,16 @@ def test_a_file_that_was_lost_comes_back(pulled, lost):
     assert pulled.files(again) == before
 
 
-def test_a_card_that_was_edited_stays(pulled):
+@pytest.mark.parametrize("changed", ["train.jsonl", "README.md"])
+def test_a_file_that_was_changed_is_named_and_stays(pulled, changed):
     first = pulled("same")
     store = pulled.store(first)
-    store.delete("README.md")
-    store.create("README.md", b"mine")
+    store.delete(changed)
+    store.create(changed, b"{}\n")
 
-    assert pulled("same").exists
-    assert store.read_bytes("README.md") == b"mine"
-
-
-def test_a_file_that_was_changed_is_named_and_stays(pulled):
-    first = pulled("same")
-    store = pulled.store(first)
-    store.delete("train.jsonl")
-    store.create("train.jsonl", b"{}\n")
-
-    with pytest.raises(QualityError, match=r"train\.jsonl is not the file .* remove it and pull"):
+    with pytest.raises(QualityError, match=rf"{changed} is not the file .* remove it and pull"):
         pulled("same")
-    assert store.read_bytes("train.jsonl") == b"{}\n"
+    assert store.read_bytes(changed) == b"{}\n"
 
 
 def test_the_order_of_options_says_nothing(pulled):
