@@ -41,6 +41,7 @@ from pipelines.storage import open_store
 from pipelines.summary import ExportSummary, WindowSummary
 from pipelines.verification import Verification
 from pipelines.windows import TimeWindow, parse_window
+from pipelines.words import say_count
 
 logger = logging.getLogger("prefect.flow_runs.request_logs")
 
@@ -97,7 +98,7 @@ class LiveProgress:
         percent = 100.0 if complete else min(99.0, 100 * events / self._events_at_most)
         artifact, rate = self._artifact, written / max(1e-3, time.monotonic() - self._began)
         text = (
-            f"{events:,} of up to {self._events_at_most:,} events, {size(written)}, "
+            f"{events:,} of up to {say_count(self._events_at_most, 'event')}, {size(written)}, "
             f"{rate / 1e6:,.0f} MB/s"
         )
         told(lambda: update_progress_artifact(artifact, percent, text))
@@ -169,8 +170,9 @@ def markdown(config: ExportConfig, summary: ExportSummary, seconds: float) -> It
     yield f"# {summary.export}\n"
     yield f"`{summary.source}` → `{summary.destination}`\n"
     yield (
-        f"{len(written)} of {len(summary.windows)} windows committed, {len(summary.failed)} failed,"
-        f" from {summary.batches:,} batches in {seconds:,.1f} s\n"
+        f"{len(written)} of {say_count(len(summary.windows), 'window')} committed, "
+        f"{len(summary.failed)} failed, from {say_count(summary.batches, 'batch', 'batches')} "
+        f"in {seconds:,.1f} s\n"
     )
     yield from _ledger_table(ledger)
     if ledger.rejected_by:
@@ -276,7 +278,7 @@ def asset_key(url: str) -> str:
 
 def report_verification(name: str, found: Verification) -> None:
     """Leave what a verification found as an artifact."""
-    state = "all as committed" if not found.problems else f"{len(found.problems)} problems"
+    state = "all as committed" if not found.problems else say_count(len(found.problems), "problem")
     counts = (
         f"{found.windows:,}",
         f"{found.parts:,}",

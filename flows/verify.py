@@ -15,6 +15,7 @@ from flows.tasks import own_errors, retried_task
 from pipelines.config import ExportConfig
 from pipelines.errors import PipelineError, QualityError
 from pipelines.verification import Verification, verify_export
+from pipelines.words import say_count
 
 _SHOWN_PROBLEMS = 20
 
@@ -83,12 +84,12 @@ def verify_exports(
     if problems:
         more = len(problems) - _SHOWN_PROBLEMS
         shown = problems[:_SHOWN_PROBLEMS] + ([f"and {more} more"] if more > 0 else [])
-        message = f"{len(problems)} problems: {'; '.join(shown)}"
+        message = f"{say_count(len(problems), 'problem')}: {'; '.join(shown)}"
         return cast(
             "dict[str, Any]",
             Failed(message=message, data=VerificationError(message, summary=found)),
         )
-    sentence = f"{len(configs)} exports are as committed"
+    sentence = f"{say_count(len(configs), 'export is', 'exports are')} as committed"
     return cast("dict[str, Any]", Completed(message=sentence, data=found))
 
 

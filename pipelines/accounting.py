@@ -19,6 +19,7 @@ from pipelines.plan import Plan, WindowPlan
 from pipelines.reshape import Rules
 from pipelines.shard import ShardResult
 from pipelines.windows import UNDATED
+from pipelines.words import say_count
 
 
 def build_manifest(
@@ -113,8 +114,9 @@ def check_rejects(
         reasons.append(f"{reason} {events} (such as {batch} row {row})")
     store = open_destination(plan.config)
     where = [store.absolute_url(part.path) for part in manifest.rejects]
+    are = "is a reject" if rejected == 1 else "are rejects"
     raise QualityError(
-        f"window {window.window.name}: {rejected} of {total} events are rejects, more than "
+        f"window {window.window.name}: {rejected} of {say_count(total, 'event')} {are}, more than "
         f"max_reject_ratio {limit:g} allows: {'; '.join(reasons)}. Nothing was committed; raise it "
         f"to commit all the same; the rejects are in {', '.join(where)}"
     )

@@ -7,6 +7,7 @@ import yaml
 
 from pipelines.pull_options import PullOptions
 from pipelines.targets.columns import FEATURES, TRL_PAIR_FEATURES
+from pipelines.words import say_count
 
 
 def describe_bundle(description: Mapping[str, Any], features: Sequence[Mapping[str, str]]) -> str:
@@ -29,7 +30,7 @@ def describe_bundle(description: Mapping[str, Any], features: Sequence[Mapping[s
         yaml.safe_dump(head, sort_keys=False).rstrip(),
         "---",
         "",
-        f"# {rows:,} {'row' if rows == 1 else 'rows'} for `{description['format']}`",
+        f"# {say_count(rows, 'row')} for `{description['format']}`",
         "",
         _origin(description),
         "",
@@ -37,7 +38,7 @@ def describe_bundle(description: Mapping[str, Any], features: Sequence[Mapping[s
         "| --- | ---: |",
         *(f"| {split} | {count:,} |" for split, count in description["rows"].items()),
         "",
-        f"About {description['tokens_estimate']:,} tokens, at four bytes each.",
+        f"About {say_count(description['tokens_estimate'], 'token')}, at four bytes each.",
         "",
     ]
     lines += describe_counts(description)
@@ -46,9 +47,10 @@ def describe_bundle(description: Mapping[str, Any], features: Sequence[Mapping[s
 
 def _origin(description: Mapping[str, Any]) -> str:
     return (
-        f"Pulled from `{description['export']}`: {description['read']:,} committed records in "
-        f"{len(description['windows']):,} windows. `bundle.json` names each window's manifest and "
-        "generation, and the sha256 of each file."
+        f"Pulled from `{description['export']}`: "
+        f"{say_count(description['read'], 'committed record')} in "
+        f"{say_count(len(description['windows']), 'window')}. `bundle.json` names each "
+        "window's manifest and generation, and the sha256 of each file."
     )
 
 

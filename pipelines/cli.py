@@ -40,6 +40,7 @@ from pipelines.terminal import (
     shown_errors,
     shown_progress,
 )
+from pipelines.words import say_count
 
 app = typer.Typer(
     help="Export raw LLM request logs from Parquet batches to committed, partitioned JSONL.",
@@ -175,7 +176,8 @@ def preview(
         )
         print_lines(pretty_record(line) for line in lines)
         if not lines:
-            complain(f"no record: {found.batches} batches at {found.config.source.url}")
+            batches = say_count(found.batches, "batch", "batches")
+            complain(f"no record: {batches} at {found.config.source.url}")
 
 
 @app.command(cls=Command)

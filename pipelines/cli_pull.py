@@ -129,7 +129,7 @@ def pull(
         }
         options = parse_options({k: value for k, value in given.items() if value is not None})
         is_config = source.endswith((".yaml", ".yml"))
-        with shown_count("records") as progress:
+        with shown_count("record") as progress:
             summary = run_pull(
                 load_config(Path(source)) if is_config else source,
                 to,

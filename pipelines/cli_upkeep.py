@@ -23,6 +23,7 @@ from pipelines.terminal import (
     print_lines,
     shown_errors,
 )
+from pipelines.words import say_count
 
 Deep = Annotated[bool, typer.Option("--deep", help="Read every part again and compare its digest.")]
 
@@ -169,4 +170,5 @@ def index(
             print_json(asdict(found))
         else:
             skipped = f", {found.unreadable:,} not readable" if found.unreadable else ""
-            print_lines([f"{found.batches:,} batches{skipped}, {found.windows:,} windows known"])
+            batches = say_count(found.batches, "batch", "batches")
+            print_lines([f"{batches}{skipped}, {say_count(found.windows, 'window')} known"])

@@ -46,6 +46,7 @@ from pipelines.owner import check_owner, open_destination
 from pipelines.record_batches import open_reader
 from pipelines.storage import Store, open_store
 from pipelines.windows import ALL, UNDATED, TimeWindow, parse_window
+from pipelines.words import say_count
 
 _MANIFESTS_AHEAD: Final = 16
 
@@ -81,14 +82,16 @@ class CommittedExport:
         if not ledgers:
             return self._why_no_generation()
         ledger = add_ledgers(ledgers)
-        held = f"{len(ledgers):,} {'window holds' if len(ledgers) == 1 else 'windows hold'}"
+        held = say_count(len(ledgers), "window holds", "windows hold")
         if not ledger.exported:
             found = (
-                f"; of {ledger.read:,} events {ledger.as_text()}" if ledger.read else ", no event"
+                f"; of {say_count(ledger.read, 'event')} {ledger.as_text()}"
+                if ledger.read
+                else ", no event"
             )
             return f"{held} no record{found}"
         wanted = ", ".join(f"{key}={value}" for key, value in self._choice.partitions.items())
-        return f"{held} {ledger.exported:,} records, none of them in {wanted}"
+        return f"{held} {say_count(ledger.exported, 'record')}, none of them in {wanted}"
 
     def _why_no_generation(self) -> str:
         if self._choice.generation is not None:

@@ -18,6 +18,7 @@ from pipelines.codecs import DECODE_ERRORS, open_plain
 from pipelines.errors import BatchChangedError, QualityError, StorageError, ThrottledError
 from pipelines.parts import Part
 from pipelines.storage import Store
+from pipelines.words import say_count
 
 _PIECE_BYTES = 4 * 1024**2
 _AHEAD_BYTES = 3 * _PIECE_BYTES
@@ -71,8 +72,8 @@ def _read_part(url: str, part: Part, pieces: Iterator[bytes]) -> Iterator[bytes]
     if (raw_bytes, records) != (part.raw_bytes, part.records):
         raise damaged(
             url,
-            f"holds {records} records of {raw_bytes} bytes, its manifest says {part.records} of "
-            f"{part.raw_bytes}",
+            f"holds {say_count(records, 'record')} of {raw_bytes} bytes, its manifest says "
+            f"{part.records} of {part.raw_bytes}",
         )
 
 

@@ -8,6 +8,8 @@ from typing import Self, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pipelines.words import say_count
+
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -19,13 +21,13 @@ class Bar:
         self._shown = Progress(
             TextColumn("exporting"),
             BarColumn(),
-            TextColumn("{task.completed:,.0f} of up to {task.total:,.0f} events"),
+            TextColumn("{task.completed:,.0f} of up to {task.fields[planned]}"),
             TextColumn("{task.fields[written]}"),
             TimeRemainingColumn(),
             console=console or Console(stderr=True),
             transient=True,
         )
-        self._task = self._shown.add_task("export", total=0, written="", visible=False)
+        self._task = self._shown.add_task("export", total=0, planned="", written="", visible=False)
         self._bytes = 0
         self._began = 0.0
         self._lock = threading.Lock()
@@ -44,7 +46,8 @@ class Bar:
     def start(self, events: int, windows: int) -> None:
         """Say how much there is to do."""
         self._began = time.monotonic()
-        self._shown.update(self._task, total=events, visible=windows > 0)
+        planned = say_count(events, "event")
+        self._shown.update(self._task, total=events, planned=planned, visible=windows > 0)
 
     def add(self, events: int, line_bytes: int) -> None:
         """Say what was done since the last call, by any thread."""
@@ -78,8 +81,8 @@ class Lines:
         """Say how much there is to do."""
         self._total = events
         if windows:
-            noun = "window" if windows == 1 else "windows"
-            self._stream.write(f"exporting {windows:,} {noun}, up to {events:,} events\n")
+            what = say_count(windows, "window")
+            self._stream.write(f"exporting {what}, up to {say_count(events, 'event')}\n")
 
     def add(self, events: int, line_bytes: int) -> None:
         """Say what was done since the last call, by any thread."""
@@ -96,8 +99,8 @@ class Lines:
         rate = self._bytes / 1e6 / (now - self._began)
         left = (self._total - self._events) * (now - self._began) / max(1, self._events)
         self._stream.write(
-            f"{self._events:,} of up to {self._total:,} events, {self._bytes / 1e6:,.0f} MB, "
-            f"{rate:,.0f} MB/s, about {left:,.0f} s left\n"
+            f"{self._events:,} of up to {say_count(self._total, 'event')}, "
+            f"{self._bytes / 1e6:,.0f} MB, {rate:,.0f} MB/s, about {left:,.0f} s left\n"
         )
         self._stream.flush()
 
@@ -106,7 +109,7 @@ class Count:
     """A line every ten seconds that says how many there were so far, for work without a total."""
 
     def __init__(self, stream: TextIO, noun: str) -> None:
-        """Write nothing yet; `noun` is what is counted."""
+        """Write nothing yet; `noun` is one of what is counted."""
         self._stream = stream
         self._noun = noun
         self._count = 0
@@ -120,5 +123,5 @@ class Count:
             return
         self._last = now
         rate = self._count / (now - self._began)
-        self._stream.write(f"{self._count:,} {self._noun}, {rate:,.0f} a second\n")
+        self._stream.write(f"{say_count(self._count, self._noun)}, {rate:,.0f} a second\n")
         self._stream.flush()

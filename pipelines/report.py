@@ -16,6 +16,7 @@ from pipelines.storage import open_store
 from pipelines.summary import ExportSummary, WindowSummary
 from pipelines.verification import Verification
 from pipelines.windows import UNDATED
+from pipelines.words import say_count
 
 _SHOWN_WINDOWS = 40
 _SHOWN_CHARS = 300
@@ -31,7 +32,7 @@ def describe_run(summary: ExportSummary) -> Iterator[str]:
     yield from describe_unreadable(summary.unreadable)
     same = sum(window.status == "up to date" for window in summary.windows)
     if not summary.written and not summary.failed and same == len(summary.windows):
-        yield f"Nothing to do: {_count(same, 'window is', 'windows are')} up to date."
+        yield f"Nothing to do: {say_count(same, 'window is', 'windows are')} up to date."
         return
     ledger = summary.ledger
     written = summary.written
@@ -39,7 +40,7 @@ def describe_run(summary: ExportSummary) -> Iterator[str]:
     partitions = count_partitions(written)
     stored = sum(window.bytes for window in written)
     raw = sum(window.raw_bytes for window in written)
-    yield f"Export {summary.export}: {_count(summary.batches, 'batch', 'batches')} at the source"
+    yield f"Export {summary.export}: {say_count(summary.batches, 'batch', 'batches')} at the source"
     yield f"  windows         {len(written)} committed, {same} up to date"
     yield f"  events          {ledger.read:,} read, {ledger.exported:,} exported"
     for column in ("filtered", "errors_excluded", "superseded", "duplicate", "sampled_out"):
@@ -48,7 +49,7 @@ def describe_run(summary: ExportSummary) -> Iterator[str]:
     reasons = _reasons(ledger.rejected_by, bool(ledger.rejected))
     yield f"  rejected        {ledger.rejected:,}{reasons}"
     yield (
-        f"  parts           {parts:,} in {_count(partitions, 'partition', 'partitions')}, "
+        f"  parts           {parts:,} in {say_count(partitions, 'partition')}, "
         f"{size(stored)} ({size(raw)} before compression)"
     )
     yield f"  data            {summary.destination}/data/"
@@ -88,7 +89,7 @@ def describe_failures(windows: Iterable[WindowSummary]) -> Iterator[str]:
     for window in windows:
         failed.setdefault(reason_of(window), []).append(window.window)
     for reason, names in failed.items():
-        more = f" and {_count(len(names) - 1, 'window', 'windows')} more" if names[1:] else ""
+        more = f" and {say_count(len(names) - 1, 'window')} more" if names[1:] else ""
         yield f"{names[0]}{more}: {reason}"
 
 
@@ -112,14 +113,16 @@ def describe_plan(plan: Plan) -> Iterator[str]:
     same = [window for window in plan.windows if window.status == "up to date"]
     shown = [window for window in plan.windows if window.status != "up to date"]
     for window in islice(shown, _SHOWN_WINDOWS):
-        lost = f"; a rebuild loses {window.lost_events:,} events" if window.lost_events else ""
+        rows, noun = say_count(window.input.rows, "event").split()
+        lost = say_count(window.lost_events, "event") if window.lost_events else ""
+        lost = f"; a rebuild loses {lost}" if lost else ""
         yield (
             f"{window.window.name:<33}  {window.status:<14}  batches {window.input.batches:>5}  "
-            f"up to {window.input.rows:>9,} events  {size(window.input.bytes):>8}  "
-            f"{window.detail}{lost}"
+            f"up to {rows:>9} {noun:<6}  {size(window.input.bytes):>8}  {window.detail}{lost}"
         )
     if len(shown) > _SHOWN_WINDOWS:
-        yield f"… and {len(shown) - _SHOWN_WINDOWS} more windows (all of them with --json)"
+        more = say_count(len(shown) - _SHOWN_WINDOWS, "more window")
+        yield f"… and {more} (all of them with --json)"
     parts = sum(
         max(1, -(-window.input.bytes * 4 // plan.config.target_part_bytes))
         for window in todo
@@ -128,9 +131,9 @@ def describe_plan(plan: Plan) -> Iterator[str]:
     others = len(plan.windows) - len(todo) - len(same)
     left = f", {others} blocked or left alone" if others else ""
     yield (
-        f"{_count(len(todo), 'window', 'windows')} to write from "
+        f"{say_count(len(todo), 'window')} to write from "
         f"{size(sum(w.input.bytes for w in todo))} of batches, at least "
-        f"{_count(parts, 'part', 'parts')}; {len(same)} up to date{left}. Nothing was written."
+        f"{say_count(parts, 'part')}; {len(same)} up to date{left}. Nothing was written."
     )
 
 
@@ -142,15 +145,15 @@ def describe_verification(found: Verification) -> Iterator[str]:
         how = "bytes read and hashed"
     result = "all as committed"
     if found.problems:
-        result = _count(len(found.problems), "problem", "problems")
+        result = say_count(len(found.problems), "problem")
     yield (
-        f"{_count(found.windows, 'window', 'windows')}, {_count(found.parts, 'part', 'parts')}, "
-        f"{found.records:,} records, {size(found.bytes)}: {how}; {result}"
+        f"{say_count(found.windows, 'window')}, {say_count(found.parts, 'part')}, "
+        f"{say_count(found.records, 'record')}, {size(found.bytes)}: {how}; {result}"
     )
     if found.broken:
         yield "`request-logs repair` exports broken windows again, if the source still has them."
     if found.stray:
-        yield f"{_count(len(found.stray), 'part', 'parts')} under data/ not in any newest manifest"
+        yield f"{say_count(len(found.stray), 'part')} under data/ not in any newest manifest"
 
 
 def describe_repair(found: Verification, repaired: Sequence[WindowSummary]) -> Iterator[str]:
@@ -169,13 +172,13 @@ def describe_garbage(found: Garbage, *, deleted: bool) -> Iterator[str]:
     """Yield what a clean-up removed, or would remove."""
     verb = "Removed" if deleted else "Would remove"
     if found.objects:
-        objects = _count(len(found.objects), "object", "objects")
+        objects = say_count(len(found.objects), "object")
         yield f"{verb} {objects} that no kept generation names, {size(found.bytes)}:"
         yield from _first(entry.path for entry in found.objects)
     if found.leftovers:
-        yield f"{verb} {_count(found.leftovers, 'unfinished upload', 'unfinished uploads')}."
+        yield f"{verb} {say_count(found.leftovers, 'unfinished upload')}."
     if found.foreign:
-        named = _count(len(found.foreign), "object", "objects")
+        named = say_count(len(found.foreign), "object")
         yield f"Left alone: {named} that this package did not name:"
         yield from _first(found.foreign)
     if not found.objects and not found.leftovers:
@@ -275,10 +278,6 @@ def _reasons(reasons: Any, shown: bool) -> str:  # noqa: FBT001 - private
     return f" ({text})" if shown and text else ""
 
 
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"
-
-
 def describe_findings(findings: Sequence[Any]) -> Iterator[str]:
     """Yield one line a finding of `check_export`."""
     for finding in findings:
@@ -292,19 +291,21 @@ def describe_pull(summary: PullSummary) -> Iterator[str]:
         return
     splits = ", ".join(f"{split} {count:,}" for split, count in summary.rows.items())
     yield (
-        f"{_count(summary.total_rows, 'row', 'rows')} for {summary.format}"
-        f"{f' ({splits})' if len(summary.rows) > 1 else ''} from {summary.read:,} records of "
-        f"{_count(summary.windows, 'window', 'windows')}; about {summary.tokens_estimate:,} tokens"
+        f"{say_count(summary.total_rows, 'row')} for {summary.format}"
+        f"{f' ({splits})' if len(summary.rows) > 1 else ''} from "
+        f"{say_count(summary.read, 'record')} of {say_count(summary.windows, 'window')}; "
+        f"about {say_count(summary.tokens_estimate, 'token')}"
     )
     for title, counts in (("left out", summary.dropped), ("repaired", summary.repairs)):
         if counts:
             found = ", ".join(f"{name} {count:,}" for name, count in counts.items())
             yield f"  {title:<9} {found}"
     if summary.split_tag_missing:
-        found = _count(summary.split_tag_missing, "record has", "records have")
+        found = say_count(summary.split_tag_missing, "record has", "records have")
         yield f"  note      {found} no tag to split by: the opening of the conversation decides"
     for file in summary.files:
-        yield f"  {file['path']:<28} {file['rows']:>9,} rows  {size(file['bytes']):>9}"
+        rows, noun = say_count(file["rows"], "row").split()
+        yield f"  {file['path']:<28} {rows:>9} {noun:<4}  {size(file['bytes']):>9}"
     if 0 < summary.total_rows < summary.min_rows:
         yield f"  note      {summary.format} takes no fewer than {summary.min_rows:,} rows"
     if summary.files:

@@ -19,6 +19,7 @@ from pipelines.spans import folder_of
 from pipelines.states import open_states
 from pipelines.storage import open_store
 from pipelines.windows import UNDATED
+from pipelines.words import say_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,8 @@ def check_export(config: ExportConfig, *, now: datetime) -> Iterator[Finding]:
     if plan.mapping is None:
         yield Finding("source", ok=False, seen=f"{config.source.url} holds no readable batch")
     else:
-        yield Finding("source", ok=True, seen=f"{plan.batches} batches, {plan.rows} events")
+        batches = say_count(plan.batches, "batch", "batches")
+        yield Finding("source", ok=True, seen=f"{batches}, {say_count(plan.rows, 'event')}")
         yield from _check_fields(config, plan.mapping, plan.inputs.first_batch)
     for batch in plan.unreadable:
         yield Finding("batch", ok=False, seen=f"{batch.path}: {batch.unreadable}")

@@ -23,6 +23,7 @@ from pipelines.states import StateLog
 from pipelines.storage import Store
 from pipelines.summary import WindowSummary, summarise
 from pipelines.windows import is_window
+from pipelines.words import say_count
 
 _READERS = 16
 
@@ -167,7 +168,8 @@ def _problems(
     total = sum(part.records for part in manifest.parts)
     if total != manifest.ledger.exported:
         exported = manifest.ledger.exported
-        yield f"window {manifest.window}: {total} records in parts, the ledger has {exported}"
+        found = say_count(total, "record")
+        yield f"window {manifest.window}: {found} in parts, the ledger has {exported}"
     try:
         manifest.ledger.check(f"window {manifest.window}")
     except QualityError as exc:

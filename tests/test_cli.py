@@ -231,7 +231,7 @@ def test_check_names_what_it_found(job):
     out = run("check", job.path).stdout
 
     assert "NOT OK" not in out
-    assert "1 batches, 3 events" in out
+    assert "1 batch, 3 events" in out
     assert "generic@1" in out
     assert "can be written" in out
     assert not [path for path in job.destination.rglob("*") if path.is_file()]
@@ -464,7 +464,7 @@ def test_batch_that_is_gone_leaves_its_window_alone_but_for_a_rebuild(job):
     (job.folder / "raw" / "b.parquet").unlink()
 
     assert "source expired" in run("export", job.path, "--force").stdout
-    assert "a rebuild loses 1 events" in run("plan", job.path, "--force").stdout
+    assert "a rebuild loses 1 event" in run("plan", job.path, "--force").stdout
     rebuilt = run("export", job.path, "--force", "--rebuild-from-remaining").stdout
     assert "3 read, 3 exported" in rebuilt
 

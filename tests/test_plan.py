@@ -336,7 +336,7 @@ def test_undated_ratio_is_of_all_events(site):
 
     assert not run_export(make_config(site, max_reject_ratio=0.01), now=NOW).failed
     failed = run_export(make_config(site, max_reject_ratio=0.009), now=NOW, force=True).failed
-    assert "window undated: 1 of 100 events are rejects" in failed[0].error
+    assert "window undated: 1 of 100 events is a reject" in failed[0].error
 
 
 def test_bad_time_never_makes_its_batch_overlap_other_windows(site):

@@ -569,7 +569,7 @@ def test_a_pull_of_what_was_filtered_or_never_committed_says_so(site):
     site.put("a.parquet", write_batch([event()]))
     export(config := make_config(site, where="false"))
 
-    assert "holds no record; of 1 events filtered 1" in pulled_nothing(site, config)
+    assert "holds no record; of 1 event filtered 1" in pulled_nothing(site, config)
 
     for path in site.paths():
         if path.startswith("_meta/manifests/"):

@@ -7,9 +7,10 @@ from rich.console import Console
 
 from pipelines.errors import PipelineError
 from pipelines.export import run_export
-from pipelines.progress import Bar, Lines
+from pipelines.progress import Bar, Count, Lines
 from pipelines.report import describe_run, first_record, size
 from pipelines.upkeep import check_export, preview_export
+from pipelines.words import say_count
 from tests.builders import NOW, event, events, export, make_config, write_batch
 
 
@@ -120,6 +121,27 @@ def test_lines_tell_rate_and_time_left(monkeypatch):
     ]
 
 
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 batches"), (1, "1 batch"), (2000, "2,000 batches")]
+)
+def test_counts_are_told_as_people_say_them(number, text):
+    assert say_count(number, "batch", "batches") == text
+
+
+def test_one_of_a_kind_is_no_plural(monkeypatch):
+    stream = io.StringIO()
+    clock = iter([0.0, 0.0, 10.0])
+    monkeypatch.setattr("pipelines.progress.time.monotonic", lambda: next(clock))
+
+    Lines(stream).start(1, 1)
+    Count(stream, "record").add(1)
+
+    assert stream.getvalue().splitlines() == [
+        "exporting 1 window, up to 1 event",
+        "1 record, 0 a second",
+    ]
+
+
 def test_lines_of_nothing_to_do_are_none():
     stream = io.StringIO()
 
@@ -140,5 +162,5 @@ def test_bar_counts_events_and_bytes(site):
             progress=bar.add,
         )
 
-    assert "1 of up to 1 events" in drawn.getvalue()
+    assert "1 of up to 1 event " in drawn.getvalue()
     assert "0 MB  " in drawn.getvalue()

@@ -120,7 +120,7 @@ def test_a_verification_of_what_was_exported_says_so(backfill, verify, config):
 
     state = verify([config], return_state=True)
 
-    assert state.message == "1 exports are as committed"
+    assert state.message == "1 export is as committed"
     assert state.result()["test-export"]["windows"] == 4
 
 
@@ -132,7 +132,7 @@ def test_a_wrong_config_keeps_no_other_from_being_verified(backfill, verify, con
     state = verify([wrong, config], return_state=True)
 
     assert state.is_failed()
-    assert state.message.startswith(f"1 problems: wrong: {wrong}: ")
+    assert state.message.startswith(f"1 problem: wrong: {wrong}: ")
     assert "did you mean 'preset'" in state.message
     assert verified(state) == {"wrong": None, "test-export": 4}
 
@@ -144,7 +144,7 @@ def test_an_export_of_another_keeps_no_other_from_being_verified(backfill, verif
     state = verify([other, config], return_state=True)
 
     assert state.is_failed()
-    assert state.message.startswith("1 problems: another: ")
+    assert state.message.startswith("1 problem: another: ")
     assert verified(state) == {"another": None, "test-export": 4}
 
 
