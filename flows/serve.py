@@ -16,7 +16,7 @@ import yaml
 from prefect import serve
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import RunnerDeployment
-from prefect.schedules import Cron
+from prefect.schedules import Cron, Schedule
 
 from flows.backfill import backfill_request_logs
 from flows.export import export_request_logs
@@ -45,8 +45,9 @@ def make_deployments(
     """Return the deployments of some configs.
 
     Raises:
-        ConfigError: a config is wrong, or there is none.
+        ConfigError: a config or a schedule is wrong, or there is no config.
     """
+    schedules = _schedule("--cron", cron), _schedule("--verify-cron", verify_cron)
     found: list[Any] = []  # to_deployment() gives a coroutine inside of an event loop alone
     paths = [str(path.resolve()) for path in configs if not is_prefect_file(path)]
     if not paths:
@@ -54,14 +55,14 @@ def make_deployments(
     for path in paths:
         name = load_config(Path(path)).name
         for flow, kind, schedule in (
-            (export_request_logs, "export", cron),
+            (export_request_logs, "export", schedules[0]),
             (backfill_request_logs, "backfill", None),
         ):
             found.append(
                 flow.to_deployment(
                     name=f"{name}-{kind}",
                     parameters={"config": path},
-                    schedule=Cron(schedule, timezone="UTC") if schedule else None,
+                    schedule=schedule,
                     concurrency_limit=ONE_AT_A_TIME,
                     tags=[*TAGS, name],
                     description=flow.description,
@@ -71,7 +72,7 @@ def make_deployments(
         verify_exports.to_deployment(
             name="served-verify",  # not that of configs/prefect.yaml, which it would take over
             parameters={"configs": paths},
-            schedule=Cron(verify_cron, timezone="UTC") if verify_cron else None,
+            schedule=schedules[1],
             concurrency_limit=ONE_AT_A_TIME,
             tags=TAGS,
             description=verify_exports.description,
@@ -80,8 +81,20 @@ def make_deployments(
     return found
 
 
+def _schedule(option: str, text: str | None) -> Schedule | None:
+    if text is None:
+        return None
+    try:
+        return Cron(text, timezone="UTC")
+    except ValueError as exc:
+        raise ConfigError(
+            f"{option}: {text!r} is no cron line: five fields, minute, hour, day of the month, "
+            f"month and day of the week, such as '10 * * * *'"
+        ) from exc
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until stopped; return 2 for a wrong config."""
+    """Serve until stopped; return 2 for a wrong config or schedule."""
     parser = argparse.ArgumentParser(
         prog="python -m flows.serve", description="Serve exports to a Prefect server, here."
     )

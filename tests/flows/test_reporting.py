@@ -98,6 +98,23 @@ def test_serve_needs_a_config(prefect_server, tmp_path):  # noqa: ARG001 - a fix
         make_deployments([other], cron=None, verify_cron=None)
 
 
+@pytest.mark.parametrize("option", ["cron", "verify_cron"])
+@pytest.mark.parametrize("line", ["hourly", "61 * * * *", ""])
+def test_serve_refuses_a_wrong_schedule_by_its_option(
+    prefect_server,  # noqa: ARG001 - a fixture for its effect
+    option,
+    line,
+):
+    from flows.serve import make_deployments  # noqa: PLC0415 - imports Prefect
+
+    lines = {"cron": None, "verify_cron": None, option: line}
+    with pytest.raises(ConfigError) as caught:
+        make_deployments([], **lines)
+
+    said = f"--{option.replace('_', '-')}: {line!r} is no cron line: five fields"
+    assert str(caught.value).startswith(said)
+
+
 def test_serve_makes_deployments_of_every_export_and_passes_over_prefects_files(
     prefect_server,  # noqa: ARG001 - a fixture for its effect
     file_site,
