@@ -39,6 +39,7 @@ from pipelines.terminal import (
     print_lines,
     shown_errors,
     shown_progress,
+    versions,
 )
 from pipelines.words import say_count
 
@@ -70,6 +71,27 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _exit)  # temporary files are cleared on the way out
     app()
+
+
+def _print_versions(is_asked: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if is_asked:
+        print_lines(versions())
+        raise typer.Exit
+
+
+@app.callback()
+def before_commands(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_versions,
+            is_eager=True,
+            help="Print the versions of this package and its engines.",
+        ),
+    ] = False,
+) -> None:
+    """Take what stands before a command."""
 
 
 @app.command(cls=Command)
@@ -190,7 +212,7 @@ def check(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Check the config, the source and its columns, and that the destination can be written."""
+    """Check the config, the source, its columns and the destination."""
     with shown_errors(debug=debug):
         from pipelines.config import ExportConfig
         from pipelines.report import describe_findings
@@ -218,7 +240,7 @@ def demo(
     ),
     debug: Debug = False,
 ) -> None:
-    """Export the bundled sample of 300 real calls, and print the first record."""
+    """Export the bundled 300 real calls, and print the first record."""
     with shown_errors(debug=debug):
         from pipelines.export import run_export
         from pipelines.report import describe_run, first_record, pretty_record

@@ -37,7 +37,7 @@ def status(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Show a calendar of windows: committed, stale, missing, failed, source expired."""
+    """Show each window: committed, stale, missing, failed or expired."""
     with shown_errors(debug=debug):
         from rich.console import Console
 
@@ -95,7 +95,10 @@ def repair(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Export windows again whose parts are not as committed, where the source still has them."""
+    """Export windows again whose parts are not as committed.
+
+    Where the source still has their batches.
+    """
     with shown_errors(debug=debug):
         from dataclasses import asdict
 
@@ -133,7 +136,7 @@ def gc(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Show what no kept generation names any more and dead runs left, or remove it."""
+    """Show, or remove, what superseded and dead runs left."""
     with shown_errors(debug=debug):
         from pipelines.report import describe_garbage, garbage_as_dict
         from pipelines.upkeep import sweep_export
@@ -157,7 +160,7 @@ def index(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Bring the batch index and the cache of window states up to date, or make them anew."""
+    """Bring the batch index and the cache of states up to date."""
     with shown_errors(debug=debug):
         from dataclasses import asdict
 

@@ -51,6 +51,7 @@ Address = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
+_PACKAGE = "request-log-export"
 TERMINATED = 143  # 128 and the number of SIGTERM, as shells count
 _STOPPED = "stopped; what was committed before stays, and nothing that was begun"
 
@@ -162,6 +163,17 @@ def shown_count(noun: str) -> "Iterator[Callable[[int], None]]":
     from pipelines.progress import Count
 
     yield Count(sys.stderr, noun).add
+
+
+def versions() -> Iterator[str]:
+    """Yield a line for this package and each engine that its bytes depend on; imports none."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    for name in (_PACKAGE, "duckdb", "pyarrow"):
+        try:
+            yield f"{name} {version(name)}"
+        except PackageNotFoundError:
+            yield f"{name} 0+source"  # it is not installed, and runs all the same
 
 
 def print_lines(lines: Iterable[str]) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from typer.core import TyperOption
 from typer.testing import CliRunner
 
 from pipelines.cli import app
+from pipelines.manifest import PACKAGE, package_version
 from tests.builders import events, write_batch
 
 ROOT = Path(__file__).parent.parent
@@ -607,6 +609,32 @@ def test_command_has_help_for_itself_and_every_option(command):
     assert run(command, "--help").stdout.strip()
     assert typer.main.get_group(app).commands[command].help
     assert all(getattr(parameter, "help", "") for parameter in parameters)
+
+
+def test_help_cuts_no_sentence_at_80_columns():
+    out = run("--help").stdout
+
+    assert all(f"\n  {command} " in out for command in COMMANDS)
+    assert "..." not in out.partition("Commands:")[2]
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_version_names_the_package_and_its_engines_without_importing_them():
+    code = (
+        "import sys\nfrom pipelines.cli import main\nsys.argv[1:] = ['--version']\n"
+        "try:\n    main()\nfinally:\n    print({'duckdb', 'pyarrow'} & sys.modules.keys())"
+    )
+
+    done = subprocess.run(  # noqa: S603 - this package
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.splitlines() == [
+        f"{PACKAGE} {package_version()}",
+        f"duckdb {version('duckdb')}",
+        f"pyarrow {version('pyarrow')}",
+        "set()",
+    ]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
