@@ -126,6 +126,7 @@ def _summary(plain: dict[str, Any]) -> ExportSummary:
         plain["batches"],
         tuple(windows),
         tuple(plain["unreadable"]),
+        plain["why_empty"],
     )
 
 

@@ -146,7 +146,8 @@ def export(
                 complain(line)
             raise typer.Exit(1)
         if require_data and not summary.batches:
-            complain(f"{chosen.source.url} holds no batch, and --require-data was given")
+            place = f"{chosen.source.url} holds no batch, as {summary.why_empty}"
+            complain(f"{place}, and --require-data was given")
             raise typer.Exit(1)
 
 

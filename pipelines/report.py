@@ -12,6 +12,7 @@ from pipelines.garbage import Garbage
 from pipelines.manifest import read_manifest
 from pipelines.plan import TO_DO, Plan, WindowPlan
 from pipelines.pull_summary import PullSummary
+from pipelines.sources.listing import why_no_batch
 from pipelines.storage import open_store
 from pipelines.summary import ExportSummary, WindowSummary
 from pipelines.verification import Verification
@@ -27,7 +28,7 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 def describe_run(summary: ExportSummary) -> Iterator[str]:
     """Yield the lines that tell what a run did: counts, rejects by reason, parts, manifests."""
     if not summary.batches:
-        yield f"No batch at {summary.source}: nothing to do."
+        yield f"No batch at {summary.source}, as {summary.why_empty}: nothing to do."
         return
     yield from describe_unreadable(summary.unreadable)
     same = sum(window.status == "up to date" for window in summary.windows)
@@ -106,7 +107,8 @@ def count_partitions(windows: Iterable[WindowSummary]) -> int:
 def describe_plan(plan: Plan) -> Iterator[str]:
     """Yield the lines of a plan: each window with its reason, rows and bytes."""
     if not plan.batches:
-        yield f"No batch at {plan.config.source.url}: nothing to do."
+        source = plan.config.source
+        yield f"No batch at {source.url}, as {why_no_batch(source)}: nothing to do."
         return
     yield from describe_unreadable([f"{b.path}: {b.unreadable}" for b in plan.unreadable])
     todo = plan.to_do

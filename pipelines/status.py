@@ -10,6 +10,7 @@ from rich.text import Text
 
 from pipelines.failures import Failure
 from pipelines.plan import TO_DO, Plan, Status, WindowPlan
+from pipelines.sources.listing import why_no_batch
 from pipelines.windows import TimeWindow, Window
 
 State = Literal["committed", "stale", "missing", "failed", "source expired"]
@@ -69,7 +70,9 @@ def describe_status(plan: Plan, states: Sequence[WindowState]) -> Iterator[Text]
         indent = "" if place else "\n"
         yield Text.assemble(indent, _MARKS[state], f" {counts[state]:,} {state}{end}")
     if not states:
-        yield Text(f"No window: no batch at {plan.config.source.url}.")
+        source = plan.config.source
+        why = "" if plan.batches else f", as {why_no_batch(source)}"
+        yield Text(f"No window: no batch at {source.url}{why}.")
 
 
 def status_as_dict(plan: Plan, states: Sequence[WindowState]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from pipelines.manifest import Ledger, Manifest, add_ledgers
 from pipelines.owner import open_destination
 from pipelines.plan import Plan, WindowPlan
+from pipelines.sources.listing import why_no_batch
 from pipelines.states import describe_manifest
 from pipelines.storage import Store
 
@@ -54,6 +55,7 @@ class ExportSummary:
         source: the source's url.
         batches: batches found there.
         unreadable: batches that cannot be read, each with the reason.
+        why_empty: why there is no batch, where there is none.
     """
 
     export: str
@@ -62,6 +64,7 @@ class ExportSummary:
     batches: int
     windows: tuple[WindowSummary, ...]
     unreadable: tuple[str, ...] = ()
+    why_empty: str = ""
 
     @property
     def written(self) -> tuple[WindowSummary, ...]:
@@ -91,6 +94,7 @@ class ExportSummary:
             "source": self.source,
             "batches": self.batches,
             "unreadable": list(self.unreadable),
+            "why_empty": self.why_empty,
             "committed": len(self.written),
             "failed": [window.window for window in self.failed],
             "ledger": asdict(self.ledger),
@@ -110,6 +114,7 @@ def summarise_run(plan: Plan, windows: Sequence[WindowSummary]) -> ExportSummary
         plan.batches,
         tuple(windows),
         unreadable,
+        "" if plan.batches else why_no_batch(config.source),
     )
 
 

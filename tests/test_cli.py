@@ -414,8 +414,19 @@ def test_unknown_field_of_a_condition_names_the_nearest(job):
 def test_source_without_batches_is_no_failure(job):
     (job.folder / "raw" / "a.parquet").unlink()
 
+    raw = job.folder / "raw"
     for command in ("export", "plan"):
-        assert run(command, job.path).stdout == f"No batch at {job.folder}/raw: nothing to do.\n"
+        assert run(command, job.path).stdout == (
+            f"No batch at {raw}, as nothing at all lies under {raw}: nothing to do.\n"
+        )
+
+
+def test_source_folder_that_is_mistyped_is_told_and_no_failure(job):
+    job.configure(source={"url": "rwa", "preset": "generic"})
+
+    for command in ("export", "plan", "status"):
+        assert f"{job.folder}/rwa does not exist" in run(command, job.path).stdout
+    assert "does not exist" in complaint("export", job.path, "--require-data", code=1)
 
 
 def test_source_without_batches_fails_when_data_is_required(job):

@@ -1,12 +1,13 @@
 """A run over chosen windows lists what may feed them: their date folders, and all beside those."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipelines.plan import plan_export
-from pipelines.sources.listing import list_batches, open_source
+from pipelines.sources.listing import list_batches, open_source, why_no_batch
 from pipelines.storage import Store
 from tests.builders import event, export, make_config, read_manifests, read_records, write_batch
 
@@ -155,3 +156,30 @@ def test_a_span_of_a_source_without_batches_has_nothing_to_do(site):
 
     assert not summary.windows
     assert not summary.batches
+
+
+@pytest.mark.parametrize(
+    ("below", "objects", "why"),
+    [
+        pytest.param("/2024", ["2023/a.parquet"], "nothing at all lies under", id="nothing"),
+        pytest.param("", ["2023/a.csv"], "is named *.parquet or *.parq", id="others"),
+        pytest.param("/*/b*", ["2023/a.parquet"], "has a name that fits", id="pattern"),
+        pytest.param("/b.parquet", ["a.parquet"], "has a name that fits", id="object"),
+    ],
+)
+def test_a_source_without_batches_says_whether_anything_is_there(site, below, objects, why):
+    for path in objects:
+        site.put(path, b"")
+    if site.kind == "file":
+        Path(f"{site.source_url.removeprefix('file://')}/2024").mkdir()
+    config = make_config(site, source={"url": f"{site.source_url}{below}"})
+
+    assert why in why_no_batch(config.source)
+
+
+def test_a_source_that_is_a_file_or_not_there_says_so(tmp_path, file_site):
+    (tmp_path / "logs.csv").write_text("")
+
+    for name, why in (("logs.csv", "is a file"), ("lgos", "does not exist")):
+        config = make_config(file_site, source={"url": f"{tmp_path}/{name}"})
+        assert why_no_batch(config.source) == f"{tmp_path}/{name} {why}"

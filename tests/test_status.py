@@ -11,6 +11,7 @@ from pipelines.failures import read_failures
 from pipelines.garbage import collect_garbage
 from pipelines.owner import open_destination
 from pipelines.plan import plan_export
+from pipelines.sources.listing import why_no_batch
 from pipelines.status import describe_status, find_states, status_as_dict
 from pipelines.storage import Store
 from tests.builders import event, export, make_config, write_batch
@@ -91,7 +92,7 @@ def test_source_without_batches_has_no_calendar(site):
     plan = plan_export(make_config(site), now=FIRST)
 
     assert [line.plain for line in describe_status(plan, find_states(plan, {}))] == [
-        f"No window: no batch at {site.source_url}."
+        f"No window: no batch at {site.source_url}, as {why_no_batch(plan.config.source)}."
     ]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from heapq import merge
 from operator import attrgetter
+from pathlib import Path
 
 from pipelines.config import Source
 from pipelines.errors import ConfigError
@@ -83,6 +84,19 @@ def list_batches(
         places, beside = _list_beside(files.store, dates, dated)
         found = merge(files.store.list_wide([*dated, *places]), beside, key=attrgetter("path"))
     yield from _batches_among(files, found)
+
+
+def why_no_batch(source: Source) -> str:
+    """Return why a source whose listing found no batch has none; takes one more listing."""
+    files = open_source(source)
+    place = files.store.location("").rstrip("/")
+    if files.store.is_local and not Path(place).is_dir():
+        return f"{place} is a file" if Path(place).exists() else f"{place} does not exist"
+    if not any(files.store.list_folder("")):
+        return f"nothing at all lies under {place}"
+    if files.is_narrow:
+        return f"nothing under {place} has a name that fits"
+    return f"nothing under {place} is named *.parquet or *.parq"
 
 
 def find_readable(
