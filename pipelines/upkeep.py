@@ -7,13 +7,15 @@ from datetime import datetime, timedelta
 
 from pipelines.config import ExportConfig
 from pipelines.copies import with_losers
-from pipelines.errors import StorageError
+from pipelines.errors import ConfigError, PipelineError, QualityError
 from pipelines.garbage import Garbage, collect_garbage, find_garbage
-from pipelines.owner import check_owner, open_destination
+from pipelines.owner import check_owner, check_places, open_destination
 from pipelines.plan import Plan, plan_export
+from pipelines.scratch import open_scratch
 from pipelines.shard import preview_lines
 from pipelines.sources.batches import Batch
 from pipelines.sources.index import open_index
+from pipelines.sources.listing import why_no_batch
 from pipelines.sources.mapping import EventMapping
 from pipelines.spans import folder_of
 from pipelines.states import open_states
@@ -57,26 +59,61 @@ def sweep_export(config: ExportConfig, *, delete: bool, grace: timedelta | None 
 def check_export(config: ExportConfig, *, now: datetime) -> Iterator[Finding]:
     """Yield what a run would need, one after the other: source, columns, destination.
 
-    A probe object is written to the destination and removed again.
+    A place that cannot be reached keeps no other from being looked at. A probe object is written to
+    the destination and removed again.
 
     Raises:
-        PipelineError: something is wrong; what was yielded before is right.
+        ConfigError: the config does not fit its source, or the destination is another export's.
     """
-    plan = plan_export(config, now=now, force=True)
+    check_places(config)
+    try:
+        check_owner(config)
+    except ConfigError:
+        raise
+    except PipelineError as exc:
+        with open_scratch() as folder:  # a plan asks the destination what is known already
+            elsewhere = config.destination.model_copy(update={"url": str(folder)})
+            yield from _check_source(config.model_copy(update={"destination": elsewhere}), now)
+        yield Finding("destination", ok=False, seen=str(exc))
+    else:
+        yield from _check_source(config, now)
+        yield _try_to_write(config)
+
+
+def _check_source(config: ExportConfig, now: datetime) -> Iterator[Finding]:
+    """Whether the source can be read and its batches fit the config."""
+    try:
+        plan = plan_export(config, now=now, force=True)
+    except ConfigError:
+        raise
+    except PipelineError as exc:
+        what = "destination" if isinstance(exc, QualityError) else "source"
+        yield Finding(what, ok=False, seen=str(exc))
+        return
     if plan.mapping is None:
-        yield Finding("source", ok=False, seen=f"{config.source.url} holds no readable batch")
+        why = f", as {why_no_batch(config.source)}" if not plan.batches else ""
+        yield Finding("source", ok=False, seen=f"{config.source.url} holds no readable batch{why}")
     else:
         batches = say_count(plan.batches, "batch", "batches")
         yield Finding("source", ok=True, seen=f"{batches}, {say_count(plan.rows, 'event')}")
         yield from _check_fields(config, plan.mapping, plan.inputs.first_batch)
     for batch in plan.unreadable:
         yield Finding("batch", ok=False, seen=f"{batch.path}: {batch.unreadable}")
-    store = open_store(config.destination.url, config.destination.storage_options)
+
+
+def _try_to_write(config: ExportConfig) -> Finding:
+    """Whether the destination takes an object."""
+    store = open_destination(config)
     probe = f"_meta/tmp/probe-{uuid.uuid4().hex}"
-    if not store.create(probe, b"written by `request-logs check`\n"):
-        raise StorageError(f"{store.url}: a new name is taken already", url=store.url)
-    store.delete(probe)
-    yield Finding("destination", ok=True, seen=f"{store.url} can be written")
+    try:
+        if not store.create(probe, b"written by `request-logs check`\n"):
+            return Finding(
+                "destination", ok=False, seen=f"{store.url}: a new name is taken already"
+            )
+        store.delete(probe)
+    except PipelineError as exc:
+        return Finding("destination", ok=False, seen=str(exc))
+    return Finding("destination", ok=True, seen=f"{store.url} can be written")
 
 
 def _check_fields(config: ExportConfig, mapping: EventMapping, batch: Batch) -> Iterator[Finding]:

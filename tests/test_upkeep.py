@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from pipelines.errors import PipelineError
 from pipelines.export import run_export
 from pipelines.progress import Bar, Count, Lines
 from pipelines.report import describe_run, first_record, size
@@ -45,13 +44,46 @@ def dated_config(site):
     return make_config(site, source={"date_path": "date=%Y-%m-%d"})
 
 
-def test_check_of_a_destination_that_cannot_be_written_fails(site, tmp_path):
+def test_check_goes_on_behind_a_destination_that_cannot_be_written(site, tmp_path):
     site.put("a.parquet", write_batch([event()]))
     (tmp_path / "taken").write_text("a file, no folder")
     config = make_config(site, destination={"url": f"{tmp_path}/taken/out"})
 
-    with pytest.raises(PipelineError, match="taken"):
-        list(check_export(config, now=NOW))
+    found = list(check_export(config, now=NOW))
+
+    names = [finding.what for finding in found]
+    assert names == ["source", "mapping", "fields", "no column", "destination"]
+    assert [finding.ok for finding in found] == [True, True, True, True, False]
+    assert "taken" in found[-1].seen
+
+
+def test_check_goes_on_behind_a_source_that_cannot_be_read(file_site, s3_site):
+    source = {"url": "s3://no-such-bucket/raw", "storage_options": s3_site.storage_options}
+    config = make_config(file_site, source=source)
+
+    found = list(check_export(config, now=NOW))
+
+    assert [(finding.what, finding.ok) for finding in found] == [
+        ("source", False),
+        ("destination", True),
+    ]
+    assert "no-such-bucket" in found[0].seen
+
+
+def test_check_names_both_places_that_cannot_be_reached(s3_site):
+    nowhere = {"storage_options": s3_site.storage_options}
+    config = make_config(
+        s3_site,
+        source={"url": "s3://no-such-bucket/raw"} | nowhere,
+        destination={"url": "s3://no-such-bucket/out"} | nowhere,
+    )
+
+    found = list(check_export(config, now=NOW))
+
+    assert [(finding.what, finding.ok) for finding in found] == [
+        ("source", False),
+        ("destination", False),
+    ]
 
 
 def test_preview_shows_committed_records_too(site):
