@@ -245,8 +245,9 @@ def demo(
     with shown_errors(debug=debug):
         from pipelines.export import run_export
         from pipelines.report import describe_run, first_record, pretty_record
-        from pipelines.sample import sample_config
+        from pipelines.sample import check_demo_folder, sample_config
 
+        check_demo_folder(to)
         chosen = sample_config(str(to.resolve()))
         with shown_progress() as (on_plan, progress):
             summary = run_export(chosen, now=datetime.now(UTC), on_plan=on_plan, progress=progress)

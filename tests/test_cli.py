@@ -349,6 +349,28 @@ def test_demo_exports_the_sample_and_prints_a_record(tmp_path):
     assert list((tmp_path / "demo" / "data").glob("date=*/model=*/*.jsonl.gz"))
 
 
+def test_demo_goes_to_an_empty_folder_and_again_to_its_own(tmp_path):
+    assert "Export demo: " in run("demo", "--to", tmp_path).stdout
+
+    assert "Nothing to do" in run("demo", "--to", tmp_path).stdout
+
+
+def test_demo_leaves_a_folder_of_other_things_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+
+    for place, said in ((tmp_path, "holds notes.txt"), (tmp_path / "notes.txt", "is a file")):
+        stderr = complaint("demo", "--to", place, code=2)
+        assert f"--to: {place} {said}" in stderr
+        assert "name a new or empty folder" in stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_demo_leaves_the_destination_of_another_export_alone(job):
+    run("export", job.path, "--start", "2024-06-01", "--end", "2024-06-02")
+
+    assert "belongs to another export" in complaint("demo", "--to", job.destination, code=2)
+
+
 @pytest.mark.parametrize("command", ["export", "plan"])
 def test_where_without_another_destination_is_refused(job, command):
     assert "where needs another destination (--to)" in complaint(
