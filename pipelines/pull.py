@@ -344,12 +344,13 @@ class _Pull:
             files=tuple(asdict(file) for file in files),
             min_rows=self._target.min_rows,
             why_empty="" if self._counts.read else export.why_empty(),
+            empty_splits=tuple(sorted({REST, *self._options.split} - rows.keys())) if rows else (),
         )
 
     def _describe(self, summary: PullSummary) -> dict[str, Any]:
         """What `bundle.json` says: nothing that differs between equal pulls."""
         said = summary.as_dict()
-        for name in ("destination", "exists", "why_empty"):
+        for name in ("destination", "exists", "why_empty", "empty_splits"):
             said.pop(name)
         return {
             "author": {"name": PACKAGE, "version": package_version()},

@@ -24,6 +24,7 @@ class PullSummary:
         exists: whether this very bundle was there already.
         min_rows: that the service takes.
         why_empty: why no record was read, where none was.
+        empty_splits: those that were asked for and got no row, where others did.
     """
 
     export: str
@@ -40,6 +41,7 @@ class PullSummary:
     exists: bool = False
     min_rows: int = 1
     why_empty: str = ""
+    empty_splits: tuple[str, ...] = ()
 
     @property
     def total_rows(self) -> int:

@@ -305,6 +305,8 @@ def describe_pull(summary: PullSummary) -> Iterator[str]:
     if summary.split_tag_missing:
         found = say_count(summary.split_tag_missing, "record has", "records have")
         yield f"  note      {found} no tag to split by: the opening of the conversation decides"
+    for split in summary.empty_splits:
+        yield f"  note      no row fell to {split}, so the bundle has no file for it"
     for file in summary.files:
         rows, noun = say_count(file["rows"], "row").split()
         yield f"  {file['path']:<28} {rows:>9} {noun:<4}  {size(file['bytes']):>9}"

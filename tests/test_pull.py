@@ -393,6 +393,23 @@ def test_a_split_takes_whole_conversations(site):
     assert min(summary.rows.values()) > 10
 
 
+@pytest.mark.parametrize(
+    ("fraction", "empty"),
+    [pytest.param(1e-9, "test", id="test"), pytest.param(1 - 1e-9, "train", id="train")],
+)
+def test_a_split_without_a_row_is_told(pulled, fraction, empty):
+    summary = pulled("same", split={"test": fraction})
+
+    assert summary.empty_splits == (empty,)
+    assert f"  note      no row fell to {empty}, so " in "\n".join(describe_pull(summary))
+    assert pulled("same", split={"test": fraction}).exists
+
+
+def test_no_split_is_empty_where_none_was_asked_for_or_no_row_came_out(pulled):
+    assert pulled().empty_splits == ()
+    assert pulled(split={"test": 0.5}, tags={"no": "such"}).empty_splits == ()
+
+
 def test_a_split_by_tag_keeps_the_tag_together(pulled):
     summary = pulled(
         format="records", split={"test": 0.5}, split_by_tag="task", tags={"task": "weather"}
