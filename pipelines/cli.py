@@ -11,14 +11,12 @@ import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from pipelines import cli_pull, cli_upkeep
 from pipelines.terminal import (
-    TERMINATED,
     Address,
     AsJson,
     Command,
@@ -39,6 +37,7 @@ from pipelines.terminal import (
     print_lines,
     shown_errors,
     shown_progress,
+    terminate,
     versions,
 )
 from pipelines.words import say_count
@@ -69,7 +68,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may know few characters
             stream.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGTERM, _exit)  # temporary files are cleared on the way out
+    signal.signal(signal.SIGTERM, terminate)  # temporary files are cleared on the way out
     app()
 
 
@@ -266,7 +265,3 @@ for command in (
     cli_upkeep.index,
 ):
     app.command(cls=Command)(command)
-
-
-def _exit(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(TERMINATED)

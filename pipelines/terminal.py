@@ -6,13 +6,15 @@ Heavy imports stand inside the functions, so that `--help` is instant.
 import json
 import logging
 import sys
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperOption
@@ -52,8 +54,17 @@ Address = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
 _PACKAGE = "request-log-export"
-TERMINATED = 143  # 128 and the number of SIGTERM, as shells count
+_INTERRUPTED, _TERMINATED = 130, 143  # 128 and the number of the signal, as shells count
 _STOPPED = "stopped; what was committed before stays, and nothing that was begun"
+
+
+_is_terminated = threading.Event()
+
+
+def terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """End the process at SIGTERM, by an error: what is begun is cleared on the way out."""
+    _is_terminated.set()  # DuckDB tells a statement's error from an interruption's, not which
+    raise SystemExit(_TERMINATED)
 
 
 class Command(TyperCommand):
@@ -135,13 +146,11 @@ def shown_errors(*, debug: bool) -> Iterator[None]:
             traceback.print_exc()
         complain(str(exc))
         raise typer.Exit(exc.exit_code) from exc
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as exc:
+        if isinstance(exc, SystemExit) and exc.code != _TERMINATED:
+            raise
         complain(_STOPPED)
-        raise typer.Exit(130) from None
-    except SystemExit as exc:
-        if exc.code == TERMINATED:
-            complain(_STOPPED)
-        raise
+        raise typer.Exit(_TERMINATED if _is_terminated.is_set() else _INTERRUPTED) from None
 
 
 @contextmanager
