@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import duckdb
@@ -108,8 +108,10 @@ def _watched() -> Iterator[None]:
 
 
 def _watch(ours: socket.socket, done: threading.Event) -> None:
-    while received := ours.recv(64):
-        if _ENDING & set(received):
-            while not done.wait(_SECONDS_BETWEEN_STOPS):
-                _stop_all()
-            return
+    # A signal that comes just as the body ends closes the socket before this thread has ended.
+    with suppress(OSError):
+        while received := ours.recv(64):
+            if _ENDING & set(received):
+                while not done.wait(_SECONDS_BETWEEN_STOPS):
+                    _stop_all()
+                return

@@ -1,4 +1,5 @@
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines import interrupts
 from pipelines.engine import connect
 from pipelines.interrupts import stop_statements, wait_for
 
@@ -72,6 +74,14 @@ def test_interrupt_ends_a_statement_that_would_run_for_days(body, statement):
 
     assert out == "stopped\n"
     assert process.returncode == 130
+
+
+def test_a_signal_at_the_end_of_a_statement_leaves_no_error_of_the_watch():
+    ours, signals = socket.socketpair()
+    with signals:
+        ours.close()
+
+        interrupts._watch(ours, threading.Event())  # noqa: SLF001 - its thread may be as late
 
 
 def stopped_while_it_waits(request):
