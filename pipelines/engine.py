@@ -127,6 +127,7 @@ def open_engine(
 
     Raises:
         ConfigError: the limit is below what DuckDB needs.
+        KeyboardInterrupt: a statement was stopped.
     """
     if memory_limit < _MIN_MEMORY_BYTES:
         raise ConfigError(
@@ -134,15 +135,27 @@ def open_engine(
             f"give at least {_MIN_MEMORY_BYTES}"
         )
     limits = _Limits(memory_limit, threads or usable_cores(), tuple(readable))
-    database = _kept.take(limits) or _Database(limits)
+    with _interruptions():
+        database = _kept.take(limits) or _Database(limits)
+        try:
+            with interruptible(database.con):
+                yield Engine(database.con, database.folder)
+            database.clear()
+        except BaseException:
+            database.close()
+            raise
+        _kept.put(limits, database)
+
+
+@contextmanager
+def _interruptions() -> Iterator[None]:
+    """Let what DuckDB raises for a statement that a signal stopped be an interruption."""
     try:
-        with interruptible(database.con):
-            yield Engine(database.con, database.folder)
-        database.clear()
-    except BaseException:
-        database.close()
+        yield
+    except (duckdb.Error, OSError, RuntimeError) as exc:
+        if _STOPPED.search(str(exc)):
+            raise KeyboardInterrupt from exc
         raise
-    _kept.put(limits, database)
 
 
 @contextmanager
@@ -308,12 +321,9 @@ def engine_errors(doing: str, *, hint: str = "") -> Iterator[None]:
         KeyboardInterrupt: the statement was stopped.
     """
     try:
-        yield
-    except (duckdb.Error, OSError, RuntimeError) as exc:
-        if _STOPPED.search(str(exc)):
-            raise KeyboardInterrupt from exc
-        if not isinstance(exc, duckdb.Error | OSError):
-            raise
+        with _interruptions():
+            yield
+    except (duckdb.Error, OSError) as exc:
         raise _translated(exc, doing, hint) from exc
 
 

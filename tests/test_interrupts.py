@@ -21,6 +21,11 @@ IN_MAIN_THREAD = """
         print("running", flush=True)
         {statement}
 """
+WITHOUT_WORDS = """
+    with connect(memory_limit=10**9, threads=1) as con:
+        print("running", flush=True)
+        {statement}
+"""
 IN_A_THREAD = """
     def wait():
         with connect(memory_limit=10**9, threads=1) as con, engine_errors("waiting"):
@@ -46,7 +51,14 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("body", [IN_MAIN_THREAD, IN_A_THREAD], ids=["main", "thread"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(IN_MAIN_THREAD, id="main"),
+        pytest.param(IN_A_THREAD, id="thread"),
+        pytest.param(WITHOUT_WORDS, id="no-words-for-its-errors"),
+    ],
+)
 @pytest.mark.parametrize(
     "statement",
     [
