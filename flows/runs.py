@@ -25,6 +25,7 @@ from pipelines.filters import EventFilter
 from pipelines.garbage import clean_up
 from pipelines.overrides import with_overrides
 from pipelines.summary import ExportSummary, summarise_run
+from pipelines.words import say_count
 
 _SHOWN_FAILURES = 20
 
@@ -84,9 +85,9 @@ def run_export_flow(
         force=force,
         rebuild_from_remaining=rebuild_from_remaining,
     )
-    get_run_logger().info(
-        "%d batches, %d windows: %d to write", plan.batches, len(plan.windows), len(plan.to_do)
-    )
+    batches = say_count(plan.batches, "batch", "batches")
+    windows = say_count(len(plan.windows), "window")
+    get_run_logger().info("%s, %s: %d to write", batches, windows, len(plan.to_do))
     lost = sum(window.lost_events for window in plan.to_do)
     if lost:
         get_run_logger().warning("%d events of batches that are gone are lost", lost)
@@ -96,9 +97,9 @@ def run_export_flow(
             at_once = workers.windows_at_once(plan)
         found = export_all(plan, progress=progress, at_once=at_once, workers=workers)
     # Without a task run: what is not to be written is left alone, and a blocked window says why.
-    windows = [found.get(w.window.name) or export_window(plan, w) for w in plan.windows]
-    summary = summarise_run(plan, windows)
-    record_failures(plan, windows)
+    done = [found.get(w.window.name) or export_window(plan, w) for w in plan.windows]
+    summary = summarise_run(plan, done)
+    record_failures(plan, done)
     clean_up(config, [window.window for window in summary.written])
     progress.finish(complete=not summary.failed)
     state = final_state(summary)
@@ -114,7 +115,7 @@ def final_state(summary: ExportSummary) -> State[Any]:
         if more := len(summary.failed) - len(shown):
             shown.append(f"and {more} more")
         message = (
-            f"{len(summary.failed)} of {len(summary.windows)} windows failed, "
+            f"{len(summary.failed)} of {say_count(len(summary.windows), 'window')} failed, "
             f"{len(summary.written)} were committed. {'; '.join(shown)}"
         )
         return Failed(message=message, data=WindowsFailedError(message, summary=plain))
@@ -123,21 +124,21 @@ def final_state(summary: ExportSummary) -> State[Any]:
 
 def _sentence(summary: ExportSummary) -> str:
     if not summary.batches:
-        return "nothing to do: the source holds no batch"
+        return f"nothing to do: the source holds no batch, as {summary.why_empty}"
     rivals = sum(window.status == "committed by another run" for window in summary.windows)
-    by_rivals = (
-        f"{rivals} {'window was' if rivals == 1 else 'windows were'} committed by another run"
-    )
+    by_rivals = f"{say_count(rivals, 'window was', 'windows were')} committed by another run"
     if summary.written:
         ledger = summary.ledger
         return (
-            f"{len(summary.written)} windows committed: {ledger.read} events read, "
-            f"{ledger.exported} exported, {ledger.rejected} rejected"
+            f"{say_count(len(summary.written), 'window')} committed: "
+            f"{say_count(ledger.read, 'event')} read, {ledger.exported} exported, "
+            f"{ledger.rejected} rejected"
             f"{f'; {by_rivals}' if rivals else ''}"
         )
     same = sum(window.status == "up to date" for window in summary.windows)
     others = len(summary.windows) - same - rivals
-    found = f"{same} windows are up to date{f', {others} left alone' if others else ''}"
+    found = f"{say_count(same, 'window is', 'windows are')} up to date"
+    found += f", {others} left alone" if others else ""
     return f"nothing left to do: {by_rivals}, {found}" if rivals else f"nothing to do: {found}"
 
 

@@ -9,6 +9,7 @@ from flows.tasks import own_errors, retried_task
 from pipelines.config import ExportConfig
 from pipelines.errors import PipelineError
 from pipelines.export import run_export
+from pipelines.words import say_count
 
 
 class SpanFailedError(PipelineError):
@@ -39,5 +40,5 @@ def export_span(config: Path | ExportConfig, start: datetime, end: datetime) -> 
         summary = run_export(export, now=datetime.now(UTC), start=start, end=end)
     if summary.failed:
         errors = "; ".join(f"{window.window}: {window.error}" for window in summary.failed)
-        raise SpanFailedError(f"{len(summary.failed)} windows failed. {errors}")
+        raise SpanFailedError(f"{say_count(len(summary.failed), 'window')} failed. {errors}")
     return summary.as_dict()

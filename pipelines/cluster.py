@@ -15,6 +15,7 @@ from typing import Any
 
 from pipelines.errand import Report, check_versions, versions
 from pipelines.errors import ConfigError, ExecutorError
+from pipelines.words import say_count
 
 _SECONDS_TO_CONNECT = 30.0
 _ADDRESS = "DASK_SCHEDULER_ADDRESS"  # dask's own name for it
@@ -114,9 +115,9 @@ class ClusterExecutor(Executor):
         if isinstance(error, KilledWorker):
             last = error.last_worker
             return ExecutorError(
-                f"{error.allowed_failures + 1} workers died while they ran one shard, the last of "
-                f"them {getattr(last, 'address', last)}: for memory as a rule; give workers more, "
-                f"or lower memory_limit"
+                f"{say_count(error.allowed_failures + 1, 'worker')} died while running one shard, "
+                f"at last {getattr(last, 'address', last)}: for memory as a rule; give workers "
+                f"more, or lower memory_limit"
             )
         if isinstance(error, ImportError | AttributeError):
             return ExecutorError(f"a worker cannot load the shard's work: {error}")

@@ -29,7 +29,7 @@ from pipelines.expressions import parse_expression
 from pipelines.filters import EventFilter
 from pipelines.layout import DatePath
 from pipelines.storage_options import options_text
-from pipelines.values import Bytes, Duration, Instant, Lag
+from pipelines.values import Address, Bytes, Count, Duration, Instant, Lag
 from pipelines.windows import Grid
 
 PayloadKind = Literal["json", "text", "json_or_text", "struct"]
@@ -56,7 +56,6 @@ Compression = Literal["gzip", "zstd", "none"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PARTITION_KEY = re.compile(r"date|hour|model|status|tags\..+", re.DOTALL)
-_ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx)://[^\s/]+:\d{1,5}")
 _KEY_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 
@@ -246,27 +245,6 @@ class OrderBy(_Frozen):
         return value
 
 
-def _auto_count(value: object) -> object:
-    if value is None or value == "auto":
-        return None
-    text = str(value).removesuffix(".0")
-    if not text.isdecimal() or not text.strip("0"):
-        raise ValueError("must be a whole number of at least 1, or auto")
-    return value
-
-
-Count = Annotated[Annotated[int, Field(ge=1, le=512)] | None, BeforeValidator(_auto_count)]
-
-
-def address_problem(address: str) -> str | None:
-    """Return what is wrong with a scheduler's address, without quoting it, None when nothing is."""
-    if "@" in address:
-        return "holds a user or a password; Dask takes certificates from its own config"
-    if _ADDRESS.fullmatch(address) is None:
-        return "is no scheduler's address, such as tcp://host:8786"
-    return None
-
-
 def _partition_key(value: object) -> object:
     if isinstance(value, str) and _PARTITION_KEY.fullmatch(value) is None:
         names = ["date", "hour", "model", "status", "tags.<name>"]
@@ -325,7 +303,7 @@ class ExportConfig(_Frozen):
     threads: Count = None
     executor: Literal["threads", "processes", "dask"] = "processes"
     workers: Count = None
-    address: str | None = None
+    address: Address | None = None
     max_partitions: Annotated[int, Field(ge=1)] = 10_000
     max_reject_ratio: Annotated[float, Field(ge=0, le=1)] = 0.01
 
@@ -341,8 +319,6 @@ class ExportConfig(_Frozen):
             raise ValueError(f"partition_by: {min(hidden)!r} is a key of the record already")
         if self.address is not None and self.executor != "dask":
             raise ValueError("address: is that of a Dask scheduler; it needs executor: dask")
-        if self.address is not None and (problem := address_problem(self.address)) is not None:
-            raise ValueError(f"address: {problem}")
         levels = {"gzip": range(4), "zstd": range(1, 23), "none": range(0)}[self.compression]
         if self.compression_level is not None and self.compression_level not in levels:
             allowed = f"{levels[0]} to {levels[-1]}" if levels else "no level"

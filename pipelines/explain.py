@@ -59,7 +59,7 @@ def explain(exc: ValidationError, origin: str, root: type[BaseModel]) -> Iterato
             if "-]" in error["ctx"]["pattern"]:
                 signs = "'.', '_' and '-', no sign"
             message = f"must be letters, digits and {signs} first"
-        secret = _SECRET.search(key_path) is not None
+        secret = _SECRET.search(key_path) is not None or key_path == "address"
         if error["type"] == "extra_forbidden":
             keys = _keys_at(root, where[:-1])
             near = difflib.get_close_matches(str(where[-1]), keys, n=1, cutoff=0.4)

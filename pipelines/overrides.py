@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from pipelines.config import ExportConfig, address_problem, meaning_digest, resolve_url
+from pipelines.config import ExportConfig, meaning_digest, resolve_url
 from pipelines.errors import ConfigError
 from pipelines.expressions import parse_expression
 from pipelines.filters import EventFilter
 from pipelines.storage import open_store
+from pipelines.values import check_address
 
 
 def with_overrides(
@@ -77,8 +78,10 @@ def with_executor(
     """
     if address is not None:
         executor = executor or "dask"
-        if (problem := address_problem(address)) is not None:
-            raise ConfigError(f"--address: {problem}")
+        try:
+            check_address(address)
+        except ValueError as exc:
+            raise ConfigError(f"--address: {exc}") from exc
     if address is not None and executor != "dask":
         raise ConfigError(f"--address is that of a Dask scheduler; --executor {executor} has none")
     asked = {"executor": executor, "workers": workers, "address": address}

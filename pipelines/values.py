@@ -1,13 +1,14 @@
-"""Values as people write them in a config: sizes, instants, durations."""
+"""Values as people write them in a config: sizes, counts, instants, durations, addresses."""
 
 import re
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from pipelines.windows import parse_duration
 
+_ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx)://[^\s/]+:\d{1,5}")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE)
 
 
@@ -21,6 +22,24 @@ def parse_bytes(value: object) -> int:
     number, unit, binary = match.groups()
     base = 1024 if binary else 1000
     return int(float(number) * base ** ("KMGT".index(unit.upper()) + 1 if unit else 0))
+
+
+def check_address(address: str) -> str:
+    """Return the address of a Dask scheduler; the error of a wrong one does not quote it."""
+    if "@" in address:
+        raise ValueError("holds a user or a password; Dask takes certificates from its own config")
+    if _ADDRESS.fullmatch(address) is None:
+        raise ValueError("is no scheduler's address, such as tcp://host:8786")
+    return address
+
+
+def _count(value: object) -> object:
+    if value is None or value == "auto":
+        return None
+    text = str(value).removesuffix(".0")
+    if not text.isdecimal() or not text.strip("0"):
+        raise ValueError("must be a whole number of at least 1, or auto")
+    return value
 
 
 def _instant(value: object) -> object:
@@ -62,3 +81,5 @@ Instant = Annotated[datetime, BeforeValidator(_instant), _TEXT]
 Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_duration_text), _TEXT]
 Lag = Annotated[timedelta, BeforeValidator(_lag), PlainSerializer(_duration_text), _TEXT_OR_ZERO]
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0), _TEXT_OR_NUMBER]
+Count = Annotated[Annotated[int, Field(ge=1, le=512)] | None, BeforeValidator(_count)]
+Address = Annotated[str, AfterValidator(check_address)]

@@ -122,7 +122,7 @@ def test_a_shard_that_kills_every_worker_ends_the_window(file_site, tmp_path):
         done = run_export(config, now=NOW, progress=kill)
 
     (window,) = done.failed
-    assert "1 workers died while they ran one shard" in window.error
+    assert "1 worker died while running one shard" in window.error
     assert "memory" in window.error
 
 

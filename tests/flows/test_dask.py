@@ -105,7 +105,7 @@ def test_a_span_that_fails_names_its_windows(site):
     def backfill(config):
         return once(config, START, START + 2 * DAY)
 
-    with pytest.raises(SpanFailedError, match=r"1 windows failed\. 20240601T000000Z_2"):
+    with pytest.raises(SpanFailedError, match=r"1 window failed\. 20240601T000000Z_2"):
         backfill(daily(site, max_reject_ratio=0.0))
 
     assert len(read_manifests(site)) == 1

@@ -376,7 +376,7 @@ def test_the_progress_counts_what_was_written(
     [
         pytest.param(
             1,
-            "1 windows committed: 1 events read, 1 exported, 0 rejected; "
+            "1 window committed: 1 event read, 1 exported, 0 rejected; "
             "1 window was committed by another run",
             id="some",
         ),
@@ -465,7 +465,7 @@ def test_a_source_without_batches_completes_with_a_sentence(flows_export, file_s
     state = run(flows_export, make_config(file_site, window={"every": "1d"}))
 
     assert state.is_completed()
-    assert state.message == "nothing to do: the source holds no batch"
+    assert state.message.startswith("nothing to do: the source holds no batch, as ")
 
 
 def test_the_form_of_parameters_takes_a_path_or_a_config(flows_export):
