@@ -306,6 +306,18 @@ def check_condition(
         raise ConfigError(f"where: gives {kind}, and must give true or false")
 
 
+def stream_batches(
+    con: duckdb.DuckDBPyConnection,
+    query: str,
+    params: Mapping[str, object] | None = None,
+    *,
+    rows_at_once: int = _ROWS_PER_READ,
+) -> Iterator[pa.RecordBatch]:
+    """Yield the result of a query of any size; the connection is busy until the last is taken."""
+    with con.sql(query, params=dict(params or {})).to_arrow_reader(rows_at_once) as reader:
+        yield from reader
+
+
 @contextmanager
 def engine_errors(doing: str, *, hint: str = "") -> Iterator[None]:
     """Turn DuckDB's errors into ours; `doing` says what was under way, without payload text.

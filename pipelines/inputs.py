@@ -1,21 +1,25 @@
 """Which batches feed which window, worked out over all batches at once, and how shards are cut."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import groupby
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipelines.config import ExportConfig
-from pipelines.engine import engine_errors, read_table, statement
+from pipelines.engine import engine_errors, read_table, statement, stream_batches
+from pipelines.mapped import map_rows
 from pipelines.sources.batches import Batch
 from pipelines.sources.index import batch_of
 from pipelines.windows import UNDATED, Grid, TimeWindow, Window, microseconds
 from pipelines.work import BatchRange
 
 _MICROSECOND = timedelta(microseconds=1)
+_ROWS_A_PIECE = 2**18
 _ALL_NUMBER, _UNDATED_NUMBER = -(2**62), -(2**62) + 1  # that no window of a grid has
 
 
@@ -45,20 +49,24 @@ class WindowInput:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The batches of a plan and the windows they feed, as Arrow tables; a million are fine.
+    """The batches of a plan and the windows they feed; ten million are fine.
 
     Attributes:
         grid: of the export, None for the one window `all`.
-        batches: rows of the batch index, by path.
-        ordinals: rows of `batches` that feed a window, window after window, each by path.
-        windows: by number, where a window's rows begin and what they come to.
+        batches: rows of the batch index by path, so many at once, on the temporary disk.
+        contracts: texts of their columns, by number.
+        ordinals: places of batches that feed a window, window after window, each by path.
+        windows: by number, where a window's ordinals begin and what they come to.
         rows: events in all batches.
         first_us: the first valid event time in microseconds since 1970, None without any.
     """
 
     grid: Grid | None = None
-    batches: pa.Table = field(default_factory=lambda: pa.table({}), repr=False)
-    ordinals: pa.Array = field(default_factory=lambda: pa.array([], pa.int32()), repr=False)
+    batches: tuple[pa.RecordBatch, ...] = field(default=(), repr=False)
+    contracts: Sequence[str] = field(default=(), repr=False)
+    ordinals: pa.ChunkedArray = field(
+        default_factory=lambda: pa.chunked_array([], pa.int32()), repr=False
+    )
     windows: Mapping[int, WindowInput] = field(default_factory=dict, repr=False)
     rows: int = 0
     first_us: int | None = None
@@ -70,14 +78,19 @@ class Inputs:
     @property
     def first_batch(self) -> Batch:
         """The first readable batch by path; there must be one."""
-        return batch_of(self.batches.slice(0, 1).to_pylist()[0])
+        return next(self._batches_at([0]))
 
     def batches_of(self, window: Window, limit: int | None = None) -> tuple[Batch, ...]:
         """Return the batches that feed a window, by path, or the first of them."""
         found = self.of(window)
         count = found.batches if limit is None else min(limit, found.batches)
-        rows = self.batches.take(self.ordinals.slice(found.first, count))
-        return tuple(batch_of(row) for row in rows.to_pylist())
+        return tuple(self._batches_at(self.ordinals.slice(found.first, count).to_pylist()))
+
+    def _batches_at(self, ordinals: Iterable[int]) -> Iterator[Batch]:
+        for piece, places in groupby(ordinals, key=lambda ordinal: ordinal // _ROWS_A_PIECE):
+            rows = pa.array([ordinal % _ROWS_A_PIECE for ordinal in places], pa.int32())
+            for row in self.batches[piece].take(rows).to_pylist():
+                yield batch_of({**row, "columns": self.contracts[row["contract"]]})
 
 
 def number_of(grid: Grid | None, window: Window) -> int:
@@ -87,10 +100,15 @@ def number_of(grid: Grid | None, window: Window) -> int:
     return _UNDATED_NUMBER if window == UNDATED else _ALL_NUMBER
 
 
-def find_inputs(con: duckdb.DuckDBPyConnection, grid: Grid | None) -> Inputs:
-    """Work out the inputs of every window from the connection's table `batches`.
+def find_inputs(con: duckdb.DuckDBPyConnection, grid: Grid | None, folder: Path) -> Inputs:
+    """Work out the inputs of every window from the connection's tables `batches`, `contracts`.
 
     It leaves the table feeds(number, ordinal, rows, bytes) for `find_differences`.
+
+    Args:
+        con: where `survey_source` left its tables.
+        grid: of the export.
+        folder: a temporary one.
     """
     with engine_errors("finding the batches of each window"):
         con.execute(
@@ -106,23 +124,64 @@ def find_inputs(con: duckdb.DuckDBPyConnection, grid: Grid | None) -> Inputs:
             whole = {"number": _ALL_NUMBER, "undated": False}
             con.execute(statement("plan_fixed_feeds"), whole)
         con.execute(statement("plan_fixed_feeds"), {"number": _UNDATED_NUMBER, "undated": True})
-        # In one piece: taking a window's rows from many would copy them all, window after window.
-        batches = read_table(con, "select * from batches order by ordinal").combine_chunks()
-        ordinals = read_table(con, "select ordinal from feeds order by number, ordinal")
-        windows: dict[int, WindowInput] = {}
-        first = 0
-        for number, count, size, held, digest in con.execute(statement("plan_inputs")).fetchall():
-            windows[number] = WindowInput(count, size, held, digest, first)
-            first += count
-    rows, first_us = pc.sum(batches.column("rows")), pc.min(batches.column("first_us"))
-    return Inputs(
-        grid=grid,
-        batches=batches,
-        ordinals=ordinals.column(0).combine_chunks(),
-        windows=windows,
-        rows=rows.as_py() or 0,
-        first_us=first_us.as_py(),
-    )
+        ordinals = stream_batches(con, "select ordinal from feeds order by number, ordinal")
+        contracts = con.execute("select columns from contracts order by contract").fetchall()
+        rows, first_us = con.execute(
+            "select coalesce(sum(rows), 0)::bigint, min(first_us) from batches"
+        ).fetchall()[0]
+        places = map_rows(folder / "ordinals.arrow", ordinals)
+        return Inputs(
+            grid=grid,
+            batches=map_rows(folder / "batches.arrow", _pieces(con)),
+            contracts=[text for (text,) in contracts],
+            ordinals=pa.chunked_array([rows.column(0) for rows in places], pa.int32()),
+            windows=_windows(con),
+            rows=rows,
+            first_us=first_us,
+        )
+
+
+def _pieces(con: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of `batches` by path, so many at once that a place tells its piece."""
+    ((count,),) = con.execute("select count(*) from batches").fetchall()
+    for first in range(0, count, _ROWS_A_PIECE):
+        params = {"first": first, "stop": first + _ROWS_A_PIECE}
+        found = read_table(con, statement("plan_batch_rows"), params).combine_chunks()
+        yield from found.to_batches()
+
+
+def _windows(con: duckdb.DuckDBPyConnection) -> dict[int, WindowInput]:
+    """The inputs of each window, by its number."""
+    sums = con.execute(statement("plan_inputs")).fetchall()
+    digests = _digests(con, [count for _, count, _, _ in sums])
+    windows, first = {}, 0
+    for (number, count, rows, held), digest in zip(sums, digests, strict=True):
+        windows[number] = WindowInput(count, rows, held, digest, first)
+        first += count
+    return windows
+
+
+def _digests(con: duckdb.DuckDBPyConnection, counts: Iterable[int]) -> Iterator[str]:
+    """sha256 of each window's texts; DuckDB would need all texts of all windows in memory."""
+    texts = (rows.column("text") for rows in stream_batches(con, statement("plan_input_texts")))
+    here, at = pa.array([], pa.large_string()), 0
+    for count in counts:
+        digest = hashlib.sha256()
+        left = count
+        while left:
+            if at == len(here):
+                here, at = next(texts), 0
+            stop = min(at + left, len(here))
+            digest.update(_joined(here, at, stop))
+            left, at = left - (stop - at), stop
+        yield digest.hexdigest()
+
+
+def _joined(texts: pa.LargeStringArray, start: int, stop: int) -> memoryview:
+    """The bytes of neighbouring texts, as they lie one after the other."""
+    _, offsets, data = texts.buffers()
+    edges = memoryview(offsets).cast("q")
+    return memoryview(data)[edges[texts.offset + start] : edges[texts.offset + stop]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,15 +205,15 @@ class Difference:
 def find_differences(
     con: duckdb.DuckDBPyConnection,
     stale: Mapping[int, str],
-    states: pa.Table,
+    states: Sequence[str],
     unreadable: Iterable[Batch],
 ) -> dict[int, Difference]:
     """Compare the inputs of windows with what their newest manifests read.
 
     Args:
-        con: where `find_inputs` left its tables.
+        con: where `find_inputs` and `load_states` left their tables.
         stale: names of the windows to compare, by number.
-        states: what is committed.
+        states: files of what is committed.
         unreadable: batches that are listed and cannot be read.
     """
     if not stale:
@@ -167,10 +226,10 @@ def find_differences(
             "etag": pa.array([etag for _, etag in known], pa.string()),
         }
     )
-    for name, table in (("stale", names), ("states", states), ("unreadable", bad)):
+    for name, table in (("stale", names), ("unreadable", bad)):
         con.register(name, table)
     with engine_errors("comparing windows with their manifests"):
-        found = con.execute(statement("plan_differences")).fetchall()
+        found = con.execute(statement("plan_differences"), {"states": states}).fetchall()
     return {number: Difference(*columns) for number, *columns in found}
 
 

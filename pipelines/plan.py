@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
-
-import pyarrow as pa
 
 from pipelines.codecs import codec_version
 from pipelines.config import ExportConfig, meaning_digest
-from pipelines.engine import connect
+from pipelines.engine import open_engine
 from pipelines.errors import ConfigError, ContractError
 from pipelines.inputs import (
     Difference,
@@ -33,12 +33,11 @@ from pipelines.sources.batches import Batch
 from pipelines.sources.index import open_index
 from pipelines.sources.mapping import EventMapping
 from pipelines.spans import bounds_of, check_span, folder_of, may_feed
-from pipelines.states import Committed, committed_windows, load_states, paths_read
+from pipelines.states import Committed, load_states, paths_read
 from pipelines.survey import survey_source
 from pipelines.windows import (
     ALL,
     UNDATED,
-    Grid,
     TimeWindow,
     Window,
     format_duration,
@@ -188,27 +187,30 @@ def plan_export(
     check_owner(config)
     store = open_destination(config)
     plan = Plan(config, now, force, rebuild_from_remaining)
-    states = load_states(store, remember=remember)
-    with connect(memory_limit=config.memory_limit, threads=config.threads) as con:
+    with (
+        open_engine(memory_limit=config.memory_limit, threads=config.threads) as engine,
+        TemporaryDirectory(dir=engine.folder) as temporary,
+    ):
+        con, folder = engine.con, Path(temporary)
+        states = load_states(con, store, folder / "windows", remember=remember)
         survey = survey_source(
             con,
             config,
-            open_index(store),
+            open_index(store).copy_to(folder / "index", remember=remember),
             span=span,
-            also=_paths_read(states, grid_of(config), span),
+            also=paths_read(con, states, _windows_read(config, span)),
             check=partial(_check_config, config, now),
-            remember=remember,
         )
         plan = replace(plan, batches=survey.listed, unreadable=survey.unreadable)
         if survey.mapping is None or survey.first is None:
-            return replace(plan, windows=tuple(_without_batches(plan, states, span)))
-        inputs = find_inputs(con, grid_of(config))
+            return replace(plan, windows=tuple(_without_batches(plan, states.committed, span)))
+        inputs = find_inputs(con, grid_of(config), folder)
         plan = replace(plan, mapping=survey.mapping, inputs=inputs)
         meaning = window_meanings(config, survey.mapping, now=now)
-        planner = _Planner(plan, committed_windows(states), meaning)
+        planner = _Planner(plan, states.committed, meaning)
         windows = tuple(planner.due_windows(span))
         stale = {number_of(inputs.grid, w): w.name for w in windows if planner.is_stale(w)}
-        differences = find_differences(con, stale, states, survey.unreadable)
+        differences = find_differences(con, stale, states.files, survey.unreadable)
     plan = replace(plan, windows=tuple(planner.plan_window(w, differences) for w in windows))
     if plan.to_do and not survey.fresh:
         _check_config(config, now, survey.mapping, survey.first)
@@ -360,24 +362,23 @@ class _Planner:
         return min(firsts, default=None)
 
 
-def _paths_read(
-    states: pa.Table, grid: Grid | None, span: tuple[datetime, datetime] | None
-) -> set[str]:
-    """Paths of the batches that the newest generations of a span's windows read."""
-    if span is None or grid is None:
-        return set()
-    return paths_read(states, [window.name for window in grid.covering(*span)])
+def _windows_read(config: ExportConfig, span: tuple[datetime, datetime] | None) -> list[str]:
+    """Names of the windows whose batches a listing of the span may leave out."""
+    grid = grid_of(config)
+    if span is None or grid is None or config.source.date_path is None:
+        return []
+    return [window.name for window in grid.covering(*span)]
 
 
 def _without_batches(
-    plan: Plan, states: pa.Table, span: tuple[datetime, datetime] | None
+    plan: Plan, found: Mapping[str, Committed], span: tuple[datetime, datetime] | None
 ) -> Iterator[WindowPlan]:
     """Yield the committed windows of a source of which no batch is found any more."""
     if plan.unreadable:
         return
     wants_more = plan.force or plan.rebuild_from_remaining
     status: Status = "source expired" if wants_more else "up to date"
-    for name, committed in sorted(committed_windows(states).items()):
+    for name, committed in sorted(found.items()):
         window = parse_window(name)
         outside = span is not None and (
             not isinstance(window, TimeWindow)

@@ -3,15 +3,17 @@
 import json
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from pipelines.engine import engine_errors, read_table, statement
 from pipelines.errors import StorageError
 from pipelines.layout import parse_generation
 from pipelines.manifest import Manifest, newest_manifests, read_manifest
@@ -70,48 +72,69 @@ def state_rows(manifests: Iterable[Manifest]) -> pa.Table:
     return pa.Table.from_pylist([_state_row(manifest) for manifest in manifests], schema=SCHEMA)
 
 
-def load_states(store: Store, *, remember: bool) -> pa.Table:
-    """Return one row for the newest generation of each window; read only unknown manifests.
+@dataclass(frozen=True, slots=True)
+class States:
+    """What is committed.
+
+    Attributes:
+        committed: by window.
+        files: Parquet segments that say, beside that, which batches each window read; the
+            connection's table `states` says in which of their rows.
+    """
+
+    committed: Mapping[str, Committed] = field(default_factory=dict)
+    files: Sequence[str] = ()
+
+
+def load_states(
+    con: duckdb.DuckDBPyConnection, store: Store, folder: Path, *, remember: bool
+) -> States:
+    """Find the newest generation of each window; read only unknown manifests.
 
     Args:
+        con: gets the table `states`.
         store: the destination.
+        folder: a new one on this machine, for the cache's segments.
         remember: add what had to be read to the cache.
     """
     newest = newest_manifests(store)
     if not newest:
-        return SCHEMA.empty_table()
-    cache = open_states(store)
-    segments = cache.load()
-    known = cache.union(segments)
-    rows: dict[str, int] = {}
-    generations = {w: (parse_generation(n.path), n.etag) for w, n in newest.items()}
-    columns = (known.column(name).to_pylist() for name in ("window", "generation", "etag"))
-    for row, (window, *generation) in enumerate(zip(*columns, strict=True)):
-        if generations.get(window) == tuple(generation):
-            rows[window] = row
-    unknown = sorted(newest.keys() - rows.keys())
+        return States()
+    copies = open_states(store).copy_to(folder, remember=remember)
+    found = {
+        "window": pa.array(newest, pa.string()),
+        "generation": [parse_generation(entry.path) for entry in newest.values()],
+        "etag": [entry.etag for entry in newest.values()],
+    }
+    con.register("newest", pa.table(found))
+    unknown = sorted(newest.keys() - _committed_windows(con, copies.files).keys())
     with ThreadPoolExecutor(_READERS) as pool:
-        found = (newest[window] for window in unknown)
-        missing = state_rows(pool.map(partial(_read, store), unknown, found))
-    if remember:
-        cache.add(missing)
-        cache.merge(segments)
-    return pa.concat_tables([known.take(pa.array(sorted(rows.values()), pa.int64())), missing])
+        for at in range(0, len(unknown), _WINDOWS_AT_ONCE):
+            windows = unknown[at : at + _WINDOWS_AT_ONCE]
+            read = pool.map(partial(_read, store), windows, [newest[name] for name in windows])
+            copies.add(state_rows(read))
+    copies.merge()
+    return States(_committed_windows(con, copies.files), copies.files)
 
 
-def committed_windows(states: pa.Table) -> dict[str, Committed]:
-    """Return what is committed by window."""
-    names = [item.name for item in fields(Committed)]
-    rows = zip(*(states.column(name).to_pylist() for name in names), strict=True)
-    found = (Committed(**dict(zip(names, row, strict=True))) for row in rows)
-    return {committed.window: committed for committed in found}
+def _committed_windows(
+    con: duckdb.DuckDBPyConnection, files: Sequence[str]
+) -> dict[str, Committed]:
+    """Make the table `states` of the cache's rows for the newest manifests."""
+    names = ", ".join(f"states.{item.name}" for item in fields(Committed))
+    with engine_errors("looking windows up in their cache"):
+        con.execute(statement("plan_states"), {"states": files})
+        rows = con.execute(f"select {names} from states").fetchall()  # noqa: S608 - our own names
+    return {row[0]: Committed(*row) for row in rows}
 
 
-def paths_read(states: pa.Table, windows: Sequence[str]) -> set[str]:
+def paths_read(con: duckdb.DuckDBPyConnection, states: States, windows: Sequence[str]) -> pa.Table:
     """Return the paths of the batches that the newest generations of some windows read."""
-    chosen = pc.is_in(states.column("window"), value_set=pa.array(windows, pa.string()))
-    read = states.filter(chosen).column("batches").to_pylist()
-    return {batch["path"] for batches in read for batch in batches}
+    if not states.committed:
+        return pa.table({"path": pa.array([], pa.string())})
+    with engine_errors("looking up what windows read"):
+        params = {"states": states.files, "windows": windows}
+        return read_table(con, statement("plan_paths_read"), params)
 
 
 class StateLog:

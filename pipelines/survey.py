@@ -4,14 +4,15 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
+from itertools import count, islice
+from typing import Literal
 
 import duckdb
 import pyarrow as pa
 
 from pipelines.config import ExportConfig
-from pipelines.engine import engine_errors, read_table, statement
-from pipelines.segments import SegmentCache
+from pipelines.engine import engine_errors, read_table, statement, stream_batches
+from pipelines.segments import SegmentCopies
 from pipelines.sources.batches import Batch, read_batches, read_columns
 from pipelines.sources.contract import check_same_contract
 from pipelines.sources.detection import resolve_mapping
@@ -28,13 +29,14 @@ from pipelines.storage import StoredObject
 from pipelines.windows import microseconds
 
 _ROWS_AT_ONCE = 10_000
+_CANDIDATES = 1_000  # looked up at once for the first batch that is readable
 _STATS = 16  # requests at once for batches that a narrowed listing leaves out
 _LISTED = pa.schema({"path": pa.string(), "etag": pa.string(), "size": pa.int64()})
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What was found; readable batches stand in the connection's table `batches`.
+    """What was found; readable batches stand in the connection's tables `batches`, `contracts`.
 
     Attributes:
         listed: batches found.
@@ -54,145 +56,167 @@ class Survey:
 def survey_source(
     con: duckdb.DuckDBPyConnection,
     config: ExportConfig,
-    index: SegmentCache,
+    index: SegmentCopies,
     *,
     span: tuple[datetime, datetime] | None,
-    also: Iterable[str],
+    also: pa.Table,
     check: Callable[[EventMapping, Batch], None],
-    remember: bool,
 ) -> Survey:
     """List the source and read the footers of batches that the index does not know.
 
     Args:
-        con: gets the table `batches`.
+        con: gets the tables `batches` and `contracts`.
         config: the export.
-        index: the batch index.
+        index: the batch index, to which is added what was read.
         span: list only what may hold events of these times, where date paths tell.
         also: paths to look for where such a listing leaves them out.
         check: called with the mapping and the first readable batch, which has its columns alone,
             before new batches are read and anything is written.
-        remember: add to the index what was read.
 
     Raises:
         ConfigError: the source fits no preset.
         ContractError: batches do not fit the mapping, or each other.
     """
     files = open_source(config.source)
-    segments = index.load()
-    indexed = index.union(segments)
-    con.register("indexed", indexed)
-    listed = _listing(list_batches(config.source, files, *(span or ())))
+    con.execute("create temp table listed(path varchar, etag varchar, size bigint)")
+    _add_listed(con, list_batches(config.source, files, *(span or ())))
     if span is not None and is_narrowed(config.source, files):
-        listed = _with_known_elsewhere(con, files, listed, span, also)
-    con.register("listed", listed)
-    first, unreadable = _first_readable(con, files)
+        _add_known_elsewhere(con, index, files, span, also)
+    first, unreadable = _first_readable(con, index, files)
     if first is None and span is not None and is_narrowed(config.source, files):
         # Windows without a batch are empty ones, if any batch elsewhere tells the mapping.
-        witness = _known_batch(con, files) or find_readable(
+        witness = _known_batch(con, index, files) or find_readable(
             files, lambda entry: read_columns(files, entry) is not None
         )
-        elsewhere = _listing(iter([witness] if witness else []))
-        listed = pa.concat_tables([listed, elsewhere]).sort_by("path")
-        con.register("listed", listed)
-        first, unreadable = _first_readable(con, files)
+        _add_listed(con, iter([witness] if witness else []))
+        _sort_listed(con)
+        first, unreadable = _first_readable(con, index, files)
+    listed = _count(con, "listed")
     if first is None:
-        return Survey(listed.num_rows, None, tuple(unreadable))
+        return Survey(listed, None, tuple(unreadable))
     mapping = resolve_mapping(config.source, first.columns)
-    key = {"time_key": time_key(mapping, config)}
-    with engine_errors("looking for new batches"):
-        new = read_table(con, statement("plan_new_batches"), key)
-    if len(new):
-        check(mapping, first)
-    added, unreadable = _read_new(new, config, files, mapping, index if remember else None)
-    con.register("indexed", pa.concat_tables([indexed, *added]))
-    with engine_errors("looking batches up in the index"):
-        if con.execute(statement("plan_repeated")).fetchall() != [(0,)]:
-            once = "select distinct on (time_key, path, etag, size) * from indexed"
-            con.register("indexed", read_table(con, once))
-        con.execute(statement("plan_batches"), key)
-        contracts = con.execute(
-            "select columns, min(path) from batches group by columns order by min(path)"
-        ).fetchall()
+    fresh = False
+    unreadable = []
+    for entries in _new_batches(con, index, time_key(mapping, config)):
+        if not fresh:
+            check(mapping, first)
+            fresh = True
+        unreadable += _read_new(entries, config, files, mapping, index)
+    contracts = _look_up(con, index, time_key(mapping, config), unreadable)
     check_same_contract(mapping, ((path, parse_columns(text)) for text, path in contracts))
-    if remember:
-        index.merge(segments)
-    return Survey(listed.num_rows, mapping, tuple(unreadable), first, fresh=len(new) > 0)
+    index.merge()
+    return Survey(listed, mapping, tuple(unreadable), first, fresh)
+
+
+def _new_batches(
+    con: duckdb.DuckDBPyConnection, index: SegmentCopies, key: str
+) -> Iterator[list[StoredObject]]:
+    """Yield the batches that the index does not know, some at once, by path."""
+    params = {"indexed": index.files, "time_key": key}
+    query = statement("plan_new_batches")
+    with engine_errors("looking for new batches"):
+        for rows in stream_batches(con, query, params, rows_at_once=_ROWS_AT_ONCE):
+            yield [StoredObject(**row, modified_at=0.0) for row in rows.to_pylist()]
 
 
 def _read_new(
-    new: pa.Table,
+    entries: Iterable[StoredObject],
     config: ExportConfig,
     files: SourceFiles,
     mapping: EventMapping,
-    index: SegmentCache | None,
-) -> tuple[list[pa.Table], list[Batch]]:
-    """Rows of the batches that the index does not know, and those of them that are unreadable.
-
-    Rows are added to the index as they come, so that a crash loses few.
-    """
-    key = time_key(mapping, config)
-    tables: list[pa.Table] = []
-    unreadable: list[Batch] = []
-    for at in range(0, len(new), _ROWS_AT_ONCE):
-        rows = new.slice(at, _ROWS_AT_ONCE).to_pylist()
-        entries = [StoredObject(**row, modified_at=0.0) for row in rows]
-        batches = list(read_batches(config, files, mapping, entries))
-        unreadable += (batch for batch in batches if batch.unreadable)
-        tables.append(index_rows((batch for batch in batches if not batch.unreadable), key))
-        if index is not None:
-            index.add(tables[-1])
-    return tables, unreadable
+    index: SegmentCopies,
+) -> list[Batch]:
+    """Read batches and add them to the index, so that a crash loses few; return unreadable ones."""
+    batches = list(read_batches(config, files, mapping, entries))
+    readable = (batch for batch in batches if not batch.unreadable)
+    index.add(index_rows(readable, time_key(mapping, config)))
+    return [batch for batch in batches if batch.unreadable]
 
 
-def _listing(found: Iterator[StoredObject]) -> pa.Table:
-    """A table of what was listed, made a piece at a time: objects of a million take gigabytes."""
-    pieces = [_LISTED.empty_table()]
+def _look_up(
+    con: duckdb.DuckDBPyConnection, index: SegmentCopies, key: str, unreadable: Iterable[Batch]
+) -> list[tuple[str, str]]:
+    """Make `batches` of the listing and the index; return columns and the first path of each."""
+    known = {"indexed": index.files, "time_key": key}
+    with engine_errors("looking batches up in the index"):
+        if paths := [batch.path for batch in unreadable]:
+            con.register("unreadable", pa.table({"path": pa.array(paths, pa.string())}))
+            con.execute(statement("plan_readable"))
+        con.execute(statement("plan_contracts"), known)
+        con.execute(statement("plan_batches"), known)
+        if _count(con, "batches") > _count(con, "listed"):
+            con.execute(statement("plan_repeated"))
+        con.execute("drop table listed")
+        return con.execute(
+            "select columns, min(path) from batches join contracts using (contract) "
+            "group by columns order by min(path)"
+        ).fetchall()
+
+
+def _add_listed(con: duckdb.DuckDBPyConnection, found: Iterator[StoredObject]) -> None:
+    """Append to the table `listed`, a piece at a time: objects of a million take gigabytes."""
     while piece := list(islice(found, _ROWS_AT_ONCE)):
         columns = [[getattr(entry, name) for entry in piece] for name in _LISTED.names]
-        pieces.append(pa.table(columns, schema=_LISTED))
-    return pa.concat_tables(pieces)
+        with engine_errors("listing the source"):
+            con.register("piece", pa.table(columns, schema=_LISTED))
+            con.execute("insert into listed select path, etag, size from piece")
 
 
-def _with_known_elsewhere(
+def _sort_listed(con: duckdb.DuckDBPyConnection) -> None:
+    """Bring the table `listed` into the order of paths, in which a listing comes."""
+    with engine_errors("sorting the listing"):
+        con.execute("create or replace temp table listed as select * from listed order by path")
+
+
+def _add_known_elsewhere(
     con: duckdb.DuckDBPyConnection,
+    index: SegmentCopies,
     files: SourceFiles,
-    listed: pa.Table,
     span: tuple[datetime, datetime],
-    also: Iterable[str],
-) -> pa.Table:
-    """The listing, and batches in other date folders that hold events of the span."""
+    also: pa.Table,
+) -> None:
+    """Add batches in other date folders that hold events of the span to the listing."""
+    con.register("also", also)
     start, end = (microseconds(instant) for instant in span)
-    known = con.execute(
-        "select distinct path from indexed where first_us < $end and last_us >= $start",
-        {"start": start, "end": end},
-    ).fetchall()
-    missing = {path for (path,) in known}.union(also) - set(listed.column("path").to_pylist())
+    params = {"indexed": index.files, "start": start, "end": end}
+    with engine_errors("looking for batches in other folders"):
+        missing = read_table(con, statement("plan_known_elsewhere"), params)
     with ThreadPoolExecutor(_STATS) as pool:
-        found = [entry for entry in pool.map(files.store.stat, sorted(missing)) if entry]
-    return pa.concat_tables([listed, _listing(iter(found))]).sort_by("path")
+        found = pool.map(files.store.stat, missing.column("path").to_pylist())
+        _add_listed(con, (entry for entry in found if entry is not None))
+    _sort_listed(con)
 
 
-def _known_batch(con: duckdb.DuckDBPyConnection, files: SourceFiles) -> StoredObject | None:
+def _known_batch(
+    con: duckdb.DuckDBPyConnection, index: SegmentCopies, files: SourceFiles
+) -> StoredObject | None:
     """The last batch of the index by path, which dates make a young one, if it is still there."""
-    last = "select distinct path from indexed order by path desc limit 1"
-    paths = (path for (path,) in con.execute(last).fetchall())
-    return next((entry for path in paths if (entry := files.store.stat(path))), None)
+    last = "select max(path) from read_parquet($indexed)"
+    ((path,),) = con.execute(last, {"indexed": index.files}).fetchall()
+    return None if path is None else files.store.stat(path)
 
 
 def _first_readable(
-    con: duckdb.DuckDBPyConnection, files: SourceFiles
+    con: duckdb.DuckDBPyConnection, index: SegmentCopies, files: SourceFiles
 ) -> tuple[Batch | None, list[Batch]]:
     """The first readable batch, by whose columns a preset is told; without one, all batches."""
-    with engine_errors("looking for the first batch"):
-        candidates = read_table(con, statement("plan_first_batches"))
-    unreadable = []
-    for at in range(len(candidates)):
-        (row,) = candidates.slice(at, 1).to_pylist()
-        text = row.pop("columns")
-        entry = StoredObject(**row, modified_at=0.0)
-        columns = read_columns(files, entry) if text is None else parse_columns(text)
-        if columns is not None:
-            return Batch(entry.path, entry.etag, entry.size, columns=columns), []
-        why = "no readable Parquet footer"
-        unreadable.append(Batch(entry.path, entry.etag, entry.size, unreadable=why))
+    unreadable: list[Batch] = []
+    for at in count(0, _CANDIDATES):
+        params = {"indexed": index.files, "first": at, "stop": at + _CANDIDATES}
+        with engine_errors("looking for the first batch"):
+            candidates = con.execute(statement("plan_first_batches"), params).fetchall()
+        for path, etag, size, text in candidates:
+            entry = StoredObject(path, size, etag, modified_at=0.0)
+            columns = read_columns(files, entry) if text is None else parse_columns(text)
+            if columns is not None:
+                return Batch(path, etag, size, columns=columns), []
+            why = "no readable Parquet footer"
+            unreadable.append(Batch(path, etag, size, unreadable=why))
+        if not candidates:
+            break
     return None, unreadable
+
+
+def _count(con: duckdb.DuckDBPyConnection, table: Literal["listed", "batches"]) -> int:
+    ((rows,),) = con.execute(f"select count(*) from {table}").fetchall()  # noqa: S608 - closed set
+    return int(rows)

@@ -3,7 +3,8 @@
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
@@ -59,33 +60,26 @@ def time_key(mapping: EventMapping, config: ExportConfig) -> str:
 
 def index_rows(batches: Iterable[Batch], key: str) -> pa.Table:
     """Return the index's rows of readable batches."""
-    return pa.Table.from_pylist(
-        [
-            {
-                "time_key": key,
-                "path": batch.path,
-                "etag": batch.etag,
-                "size": batch.size,
-                "rows": batch.rows,
-                "columns": _columns_text(batch.columns),
-                "groups": [
-                    {
-                        "rows": group.rows,
-                        "bytes": group.bytes,
-                        "first_us": group.first_us,
-                        "last_us": group.last_us,
-                    }
-                    for group in batch.row_groups
-                ],
-                "first_us": batch.first_us,
-                "last_us": batch.last_us,
-                "undated": batch.undated,
-                "windows": None if batch.windows is None else list(batch.windows),
-            }
-            for batch in batches
-        ],
-        schema=SCHEMA,
-    )
+    found = list(batches)
+    columns: dict[str, Any] = {
+        name: [getattr(batch, name) for batch in found]
+        for name in ("path", "etag", "size", "rows", "first_us", "last_us", "undated", "windows")
+    }
+    columns["time_key"] = pa.repeat(key, len(found))
+    columns["columns"] = [_columns_text(batch.columns) for batch in found]
+    columns["groups"] = _groups_of(found)
+    return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+
+
+def _groups_of(batches: Sequence[Batch]) -> pa.Array:
+    """The row groups of batches; from dicts it would take half of the time of all rows."""
+    groups = [group for batch in batches for group in batch.row_groups]
+    ends = accumulate((len(batch.row_groups) for batch in batches), initial=0)
+    values = [
+        pa.array([getattr(group, field.name) for group in groups], field.type) for field in _GROUP
+    ]
+    places = pa.array(list(ends), pa.int32())
+    return pa.ListArray.from_arrays(places, pa.StructArray.from_arrays(values, fields=list(_GROUP)))
 
 
 def batch_of(row: Mapping[str, Any]) -> Batch:

@@ -1,11 +1,15 @@
 -- plan_differences: how the inputs of committed windows differ from those of their manifests.
 -- Also batches that no longer overlap the window, or are no longer readable, can have changed.
+-- params   $states varchar[] (Parquet)
 -- returns  number bigint, late bigint, first_late, changed bigint, first_changed, gone bigint,
 --          first_gone, lost bigint (events of batches that are gone)
 with
     was as (
-        select stale.number, states.window as name, unnest(states.batches) as batch
-        from stale join states on states.window = stale.window
+        select stale.number, unnest(kept.batches) as batch
+        from stale
+            join states on states.window = stale.window
+            join read_parquet($states, filename = true, file_row_number = true) as kept
+                on kept.filename = states.file and kept.file_row_number = states.row
     ),
     compared as (
         select

@@ -1,16 +1,10 @@
--- plan_inputs: the inputs of each window, in numbers and as one digest.
--- returns  number bigint, batches bigint, rows bigint, bytes bigint, digest varchar
+-- plan_inputs: the inputs of each window in numbers.
+-- returns  number bigint, batches bigint, rows bigint, bytes bigint, by number
 select
-    feeds.number,
+    number,
     count(*) as batches,
-    sum(feeds.rows)::bigint as rows,
-    sum(feeds.bytes)::bigint as bytes,
-    sha256(
-        string_agg(
-            concat(batches.path, chr(0), batches.etag, chr(0), batches.size, chr(10)), ''
-            order by batches.ordinal
-        )
-    ) as digest
-from feeds join batches on batches.ordinal = feeds.ordinal
-group by feeds.number
-order by feeds.number
+    sum(rows)::bigint as rows,
+    sum(bytes)::bigint as bytes
+from feeds
+group by number
+order by number

@@ -1,4 +1,4 @@
--- plan_repeated: rows of the index that stand there twice; runs side by side may index a batch both.
--- returns  repeated bigint
-select count(*) - count(distinct (time_key, path, etag, size)) as repeated
-from indexed
+-- plan_repeated: batches once each; runs side by side may have indexed one both.
+-- returns  nothing; rows of `batches` go
+delete from batches
+where rowid not in (select min(rowid) from batches group by ordinal)
