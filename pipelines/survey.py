@@ -28,6 +28,7 @@ from pipelines.sources.mapping import EventMapping
 from pipelines.storage import StoredObject
 from pipelines.windows import microseconds
 
+_LISTED_AT_ONCE = 50_000
 _ROWS_AT_ONCE = 10_000
 _CANDIDATES = 1_000  # looked up at once for the first batch that is readable
 _STATS = 16  # requests at once for batches that a narrowed listing leaves out
@@ -155,7 +156,7 @@ def _look_up(
 
 def _add_listed(con: duckdb.DuckDBPyConnection, found: Iterator[StoredObject]) -> None:
     """Append to the table `listed`, a piece at a time: objects of a million take gigabytes."""
-    while piece := list(islice(found, _ROWS_AT_ONCE)):
+    while piece := list(islice(found, _LISTED_AT_ONCE)):
         columns = [[getattr(entry, name) for entry in piece] for name in _LISTED.names]
         with engine_errors("listing the source"):
             con.register("piece", pa.table(columns, schema=_LISTED))
