@@ -148,10 +148,7 @@ def _look_up(
         if _count(con, "batches") > _count(con, "listed"):
             con.execute(statement("plan_repeated"))
         con.execute("drop table listed")
-        return con.execute(
-            "select columns, min(path) from batches join contracts using (contract) "
-            "group by columns order by min(path)"
-        ).fetchall()
+        return con.execute(statement("plan_first_of_contracts")).fetchall()
 
 
 def _add_listed(con: duckdb.DuckDBPyConnection, found: Iterator[StoredObject]) -> None:
