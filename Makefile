@@ -93,9 +93,10 @@ bench: $(STAMP) ## paired runs against other tools on 1 GB
 bench-quick: $(STAMP) ## the same on 50 MB, against those that are installed
 	$(BIN)/python -m tests.benchmarks.paired --quick
 
-bench-scale: $(STAMP) ## plan over 100,000 and 1,000,000 batches with nothing to do
+bench-scale: $(STAMP) ## plan over 100,000, 1,000,000 and 10,000,000 batches with nothing to do; 10 minutes, 5 GB of disk
 	$(BIN)/python -m tests.benchmarks.scale --batches 100000
 	$(BIN)/python -m tests.benchmarks.scale --batches 1000000
+	$(BIN)/python -m tests.benchmarks.scale --batches 10000000
 
 LOCK_FORM := --no-config --universal --python-version 3.11 --generate-hashes --no-strip-extras \
 	--no-header --no-annotate --no-emit-index-url
