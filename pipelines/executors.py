@@ -3,8 +3,9 @@
 The one seam is `concurrent.futures.Executor`; what stands behind it only has to call functions.
 """
 
+import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import replace
@@ -85,20 +86,22 @@ class Workers:
             self._reports.close(number, *result.taken)
             yield result
 
-    def run_each(self, function: Callable[[ShardWork], _T], works: list[ShardWork]) -> Iterator[_T]:
+    def run_each(
+        self, function: Callable[[ShardWork], _T], works: Iterable[ShardWork]
+    ) -> Iterator[_T]:
         """Yield what a function of this package returns for each work, in order."""
         for number, result in self._each(function, works, _tell_nobody):
             self._reports.close(number)
             yield result
 
     def _each(
-        self, function: Callable[..., Any], works: list[ShardWork], progress: Progress
+        self, function: Callable[..., Any], works: Iterable[ShardWork], progress: Progress
     ) -> Iterator[tuple[int, Any]]:
         waiting = iter(works)
         running: deque[tuple[int, Future[Any]]] = deque()
         try:
             while True:
-                ahead = _AHEAD * self._at_once() if self._at_once is not None else len(works)
+                ahead = math.inf if self._at_once is None else _AHEAD * self._at_once()
                 while len(running) < ahead and (work := next(waiting, None)) is not None:
                     running.append(self._submit(function, work, progress))
                 if not running:

@@ -2,6 +2,8 @@
 
 `python -m tests.benchmarks.scale --batches 1000000` simulates the listing of the source and the
 footers of new batches; index, window states, joins and digests are the real ones, on a local disk.
+`--every 1d --schedule` also cuts all windows and hands their shards, with their work stubbed, to a
+Dask cluster on the loopback.
 """
 
 import argparse
@@ -20,7 +22,9 @@ import pyarrow as pa
 
 from pipelines import plan as planning
 from pipelines import survey
+from pipelines.cluster import open_cluster
 from pipelines.config import ExportConfig, parse_config
+from pipelines.executors import Workers
 from pipelines.layout import manifest_path
 from pipelines.manifest import FORMAT_VERSION
 from pipelines.plan import Plan, plan_export
@@ -29,6 +33,8 @@ from pipelines.sources.columns import columns_of
 from pipelines.states import SCHEMA, open_states
 from pipelines.storage import Store, StoredObject, open_store
 from tests import builders
+from tests.benchmarks.stub import stub_shard
+from tests.dask_cluster import run_cluster
 
 _START = datetime(2020, 1, 1, tzinfo=UTC)
 _BATCHES_AN_HOUR = 100
@@ -94,10 +100,33 @@ def _touch_manifest(store: Store, window: str) -> str:
     return found.etag if found else ""
 
 
-def measure(batches: int, folder: Path) -> str:
+def schedule(plan: Plan, folder: Path) -> str:
+    """Cut every window and hand all shards, their work stubbed, to a Dask cluster of two workers.
+
+    Returns:
+        How many shards there were, and what each cost.
+    """
+    folder.mkdir()
+    with run_cluster(folder) as cluster, open_cluster(cluster.address) as executor:
+        workers = Workers(executor, at_once=lambda: 2, report=executor.report)
+        works = (work for window in plan.windows for work in plan.shard_works(window))
+        began, used = time.perf_counter(), time.process_time()
+        shards = ranges = 0
+        for result in workers.run_each(stub_shard, works):
+            shards += 1
+            ranges += len(result.read)
+        wall, used = time.perf_counter() - began, time.process_time() - used
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return (
+        f"{shards:,} shards, {ranges / shards:,.0f} batches each, scheduled in {wall:,.0f} s "
+        f"({used:,.0f} CPU s here): {wall / shards * 1000:.1f} ms a shard; peak {peak:,.0f} MB\n"
+    )
+
+
+def measure(batches: int, folder: Path, *, every: str, scheduled: bool) -> str:
     """Index, commit, and plan again; return a row of the table."""
-    config = _config(folder)
-    now = _START + timedelta(hours=batches // _BATCHES_AN_HOUR + 1)
+    config = _config(folder, every)
+    now = _START + timedelta(hours=batches // _BATCHES_AN_HOUR + 25)
     vars(survey).update(
         list_batches=lambda *_: list_simulated(batches),
         read_batches=lambda *found: read_simulated(found[-1]),
@@ -109,6 +138,7 @@ def measure(batches: int, folder: Path) -> str:
     commit_simulated(open_store(config.destination.url), plan)
     held = sum(path.stat().st_size for path in folder.rglob("*.parquet"))
     windows = len(plan.windows)
+    told = f"\n{schedule(plan, folder / 'dask')}" if scheduled else ""
     del plan
     again = []
     for _ in range(2):  # the first of them merges the segments that the first plan wrote
@@ -120,16 +150,16 @@ def measure(batches: int, folder: Path) -> str:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return (
         f"| {batches:,} | {windows:,} | {listing:.1f} | {first:.1f} | {min(again) - listing:.1f} | "
-        f"{held / 1e6:.0f} | {peak:,.0f} |"
+        f"{held / 1e6:.0f} | {peak:,.0f} |{told}"
     )
 
 
-def _config(folder: Path) -> ExportConfig:
+def _config(folder: Path, every: str) -> ExportConfig:
     document = {
         "name": "scale",
         "source": {"url": f"{folder}/source", "preset": "generic"},
         "destination": {"url": f"{folder}/destination"},
-        "window": {"every": "1h", "start": f"{_START:%Y-%m-%d}"},
+        "window": {"every": every, "start": f"{_START:%Y-%m-%d}"},
     }
     return parse_config(document, origin="scale", base=folder)
 
@@ -144,6 +174,8 @@ def main() -> None:
     """Print one row."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batches", type=int, default=100_000)
+    parser.add_argument("--every", default="1h", help="width of a window")
+    parser.add_argument("--schedule", action="store_true", help="hand stubbed shards to Dask")
     options = parser.parse_args()
     folder = Path(mkdtemp(prefix="request-logs-scale-"))
     try:
@@ -151,7 +183,8 @@ def main() -> None:
             "| batches | windows | listing alone s | first plan s | plan beyond the listing s | "
             "caches MB | peak MB |\n| ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
         )
-        sys.stdout.write(measure(options.batches, folder) + "\n")
+        row = measure(options.batches, folder, every=options.every, scheduled=options.schedule)
+        sys.stdout.write(row + "\n")
     finally:
         shutil.rmtree(folder)
 

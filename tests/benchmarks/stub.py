@@ -20,4 +20,5 @@ def stub_shard(work: ShardWork) -> ShardResult:
         sha256="0" * 64,
         md5="0" * 32,
     )
-    return ShardResult(parts=tuple(replace(part, records=n) for n in range(_PARTITIONS)))
+    read = {entry.number: entry.total_rows for entry in work.ranges}
+    return ShardResult(read=read, parts=tuple(replace(part, records=n) for n in range(_PARTITIONS)))
