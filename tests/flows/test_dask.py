@@ -46,15 +46,25 @@ def exported_alone(site):
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_one_task_run_a_window_hands_its_shards_to_the_cluster(site, cluster):
+def test_one_task_run_a_window_hands_its_shards_to_the_cluster(site, cluster, monkeypatch):
     from flows.backfill import backfill_request_logs  # noqa: PLC0415 - imports Prefect
+    from flows.reporting import LiveProgress  # noqa: PLC0415 - imports Prefect
 
+    told = []
+    tell = LiveProgress.add
+
+    def add(progress, window, events, line_bytes):
+        told.append(events)
+        tell(progress, window, events, line_bytes)
+
+    monkeypatch.setattr(LiveProgress, "add", add)
     config = daily(site, executor="dask", address=cluster.address)
     state = backfill_request_logs(
         config, start=START, end=START + DAYS * DAY, windows_at_once=1, return_state=True
     )
 
     assert state.is_completed(), state.message
+    assert sum(told) == DAYS
     assert written_bytes(site) == exported_alone(site)
     with get_client(sync_client=True) as client:
         wanted = TaskRunFilterFlowRunId(any_=[cast("UUID", state.state_details.flow_run_id)])
