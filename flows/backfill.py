@@ -44,7 +44,8 @@ def backfill_request_logs(
         config: path of a YAML file, or a whole config.
         start: the first instant, on the window grid; without zone, UTC.
         end: the end of the last window.
-        windows_at_once: how many are written side by side; each needs the config's `memory_limit`.
+        windows_at_once: how many are written side by side, each with the config's `memory_limit`;
+            where shards run in workers (`executor`), as many as keep these busy.
         force: write windows that are up to date again.
         rebuild_from_remaining: write windows again whose batches are gone, without their events.
         credentials: a block with credentials for S3; by default the usual AWS chain.

@@ -46,8 +46,8 @@ def export_request_logs(
 ) -> dict[str, Any]:
     """Export every due window that is missing or whose inputs changed.
 
-    Windows are written one after the other: `memory_limit` holds for one DuckDB connection, so
-    windows side by side would need it several times; within a window DuckDB uses all `threads`.
+    In one process windows are written one after the other: `memory_limit` holds for one DuckDB
+    connection. Where shards run in workers, as many windows go side by side as keep these busy.
     What is due comes from the store and the clock, never from the schedule's time.
 
     Args:

@@ -317,6 +317,8 @@ class ExportConfig(_Frozen):
         # A reader's partition column would hide the record's own key.
         if hidden := {"input", "output", "tags", *self.extra_fields} & {n.lower() for n in names}:
             raise ValueError(f"partition_by: {min(hidden)!r} is a key of the record already")
+        if self.workers is not None and self.executor != "processes":
+            raise ValueError("workers: are local processes; they need executor: processes")
         if self.address is not None and self.executor != "dask":
             raise ValueError("address: is that of a Dask scheduler; it needs executor: dask")
         levels = {"gzip": range(4), "zstd": range(1, 23), "none": range(0)}[self.compression]

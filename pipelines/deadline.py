@@ -7,9 +7,9 @@ from time import monotonic
 from pipelines.errors import QualityError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Deadline:
-    """Half of the grace period, from the moment the export of one window begins.
+    """Half of the grace period, from the moment the first shard of one window begins.
 
     A part that is reused is younger than half of the grace period, and the commit follows within
     the other half: so no part is old enough to be garbage before a manifest names it.
@@ -22,6 +22,10 @@ class Deadline:
     window: str
     grace: timedelta
     started: float = field(default_factory=monotonic)
+
+    def begin(self) -> None:
+        """Count from now on: nothing was written or reused before."""
+        self.started = monotonic()
 
     def check(self) -> None:
         """Raise a QualityError when the export has taken too long to be committed."""

@@ -3,11 +3,12 @@
 The one seam is `concurrent.futures.Executor`; what stands behind it only has to call functions.
 """
 
-import math
+import multiprocessing
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
-from contextlib import contextmanager
+from concurrent.futures import CancelledError, Executor, Future
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 from pipelines.cluster import open_cluster, scheduler_address
 from pipelines.config import ExportConfig
 from pipelines.errand import Report, Reports, pack, run_errand, versions
+from pipelines.errors import ExecutorError
 from pipelines.interrupts import stop_statements
 from pipelines.plan import Plan
 from pipelines.processes import ProcessExecutor, count_workers, report_there
@@ -24,7 +26,8 @@ from pipelines.work import ShardWork
 _T = TypeVar("_T")
 _WORTH_A_PROCESS = 32 * 1024**2  # of compressed row groups: a second of work, as long as its start
 _MOST_WINDOWS = 32
-_AHEAD = 4  # shards given out for each that can run: their results may come in any order
+_AHEAD = 2  # shards given out for each that can run
+_ROWS_AHEAD = 8_000_000  # of which ids or hashes may wait here: some 60 bytes each
 
 
 class Workers:
@@ -58,12 +61,12 @@ class Workers:
         self._report = report
         self.stop = stop
         self._versions = versions()
+        self._turn = threading.Lock()
 
     def windows_at_once(self, plan: Plan) -> int:
         """Return how many windows to write side by side, so that there are shards for everybody.
 
-        Two at least, as one window's commit would leave workers idle; but no more than needed, as
-        each has half of `destination.grace` from its first shard to its commit.
+        Two at least, as one window's commit would leave workers idle.
         """
         if self._at_once is None:
             return 1
@@ -78,36 +81,59 @@ class Workers:
         return [replace(work, config=config) for work in works]
 
     def run_shards(
-        self, works: list[ShardWork], progress: Progress | None = None
+        self,
+        works: list[ShardWork],
+        progress: Progress | None = None,
+        *,
+        on_begin: Callable[[], None] = lambda: None,
     ) -> Iterator[ShardResult]:
-        """Yield the results of `run_shard` in order; the first error is raised."""
+        """Yield the results of `run_shard` in order; the first error is raised.
+
+        Args:
+            works: of one window; those of another one wait until all of these are given out.
+            progress: told of events and bytes of lines.
+            on_begin: called when it is this window's turn.
+        """
         told = progress or _tell_nobody
-        for number, result in self._each(run_shard, works, told):
-            self._reports.close(number, *result.taken)
-            yield result
+        with ExitStack() as turn:
+            turn.enter_context(self._turn)
+            on_begin()
+            for number, result in self._each(run_shard, works, told, turn.close):
+                self._reports.close(number, *result.taken)
+                yield result
 
     def run_each(
         self, function: Callable[[ShardWork], _T], works: Iterable[ShardWork]
     ) -> Iterator[_T]:
         """Yield what a function of this package returns for each work, in order."""
-        for number, result in self._each(function, works, _tell_nobody):
-            self._reports.close(number)
-            yield result
+        with ExitStack() as turn:
+            turn.enter_context(self._turn)
+            for number, result in self._each(function, works, _tell_nobody, turn.close):
+                self._reports.close(number)
+                yield result
 
     def _each(
-        self, function: Callable[..., Any], works: Iterable[ShardWork], progress: Progress
+        self,
+        function: Callable[..., Any],
+        works: Iterable[ShardWork],
+        progress: Progress,
+        on_given: Callable[[], None],
     ) -> Iterator[tuple[int, Any]]:
         waiting = iter(works)
-        running: deque[tuple[int, Future[Any]]] = deque()
+        running: deque[tuple[int, int, Future[Any]]] = deque()
         try:
             while True:
-                ahead = math.inf if self._at_once is None else _AHEAD * self._at_once()
-                while len(running) < ahead and (work := next(waiting, None)) is not None:
-                    running.append(self._submit(function, work, progress))
+                while self._has_room(function, [rows for _, rows, _ in running]):
+                    if (work := next(waiting, None)) is None:
+                        on_given()
+                        break
+                    rows = sum(end - first for first, end in (entry.rows for entry in work.ranges))
+                    number, future = self._submit(function, work, progress)
+                    running.append((number, rows, future))
                 if not running:
                     return
-                number, future = running[0]
-                yield number, future.result()
+                number, _, future = running[0]
+                yield number, _result_of(future)
                 running.popleft()
         except (KeyboardInterrupt, SystemExit):
             _cancel(running)
@@ -115,8 +141,16 @@ class Workers:
             raise
         finally:
             _cancel(running)
-            for number, _ in running:
+            for number, _, _ in running:
                 self._reports.close(number)
+
+    def _has_room(self, function: Callable[..., Any], rows: list[int]) -> bool:
+        """Whether one more may be given out: tables wait here until they are taken, results too."""
+        if self._at_once is None or not rows:
+            return True
+        if function is not run_shard and sum(rows) >= _ROWS_AHEAD:
+            return False
+        return len(rows) < _AHEAD * self._at_once()
 
     def _submit(
         self, function: Callable[..., Any], work: ShardWork, progress: Progress
@@ -167,7 +201,7 @@ def open_workers(config: ExportConfig, plan: Plan) -> Iterator[Workers | None]:
             asked=config.workers,
             useful=_useful(plan, config.workers),
         )
-        if count == 1:
+        if count == 1 or multiprocessing.current_process().daemon:  # which may start none
             yield None
             return
         pool = ProcessExecutor(count, reports.take)
@@ -180,11 +214,9 @@ def open_workers(config: ExportConfig, plan: Plan) -> Iterator[Workers | None]:
                 report=report_there,
                 stop=pool.stop,
             )
-        except BaseException:
-            pool.stop()
-            raise
-        finally:
             pool.shutdown()
+        finally:
+            pool.stop()
 
 
 def _useful(plan: Plan, asked: int | None) -> int:
@@ -194,8 +226,15 @@ def _useful(plan: Plan, asked: int | None) -> int:
     return min(plan.shards, worth)
 
 
-def _cancel(running: deque[tuple[int, Future[Any]]]) -> None:
-    for _, future in running:
+def _result_of(future: Future[_T]) -> _T:
+    try:
+        return future.result()
+    except CancelledError:
+        raise ExecutorError("the run was stopped") from None
+
+
+def _cancel(running: deque[tuple[int, int, Future[Any]]]) -> None:
+    for _, _, future in running:
         future.cancel()
 
 

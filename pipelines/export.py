@@ -25,6 +25,7 @@ from pipelines.errors import (
 from pipelines.executors import Workers, check_executor, open_workers
 from pipelines.failures import record_failures
 from pipelines.garbage import clean_up
+from pipelines.interrupts import stop_statements
 from pipelines.layout import parse_part, parse_rejects
 from pipelines.manifest import (
     Manifest,
@@ -147,6 +148,7 @@ class _Run:
                     future.cancel()
                 if self._workers is not None and not isinstance(exc, Exception):
                     self._workers.stop()
+                    stop_statements()
                 raise
 
     def _write(self, window: WindowPlan) -> WindowSummary:
@@ -324,7 +326,11 @@ def _run(
     deadline: Deadline,
 ) -> Iterator[ShardResult]:
     """Results of the shards in order; the first error is raised."""
-    here = (run_shard(work, progress) for work in works)
-    for result in here if workers is None else workers.run_shards(works, progress):
+    if workers is None:
+        deadline.begin()
+        results: Iterator[ShardResult] = (run_shard(work, progress) for work in works)
+    else:
+        results = workers.run_shards(works, progress, on_begin=deadline.begin)
+    for result in results:
         yield result
         deadline.check()

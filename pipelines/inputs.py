@@ -249,7 +249,7 @@ def cut_shards(
 
     Args:
         batches: the window's inputs by path.
-        shard_bytes: what a shard is to hold at most.
+        shard_bytes: about what a shard holds at most.
         whole: do not cut, for an order over the whole window.
     """
     found = [(number, batch, rows) for number, (batch, rows) in enumerate(batches)]
@@ -275,7 +275,7 @@ def _groups(batch: Batch, rows: tuple[int, int]) -> Iterator[tuple[int, int]]:
     for group in batch.row_groups:
         start, end = end, end + group.rows
         if start < rows[1] and end > rows[0]:
-            yield min(end, rows[1]), group.bytes
+            yield min(end, rows[1]), max(1, group.bytes)  # a footer may say 0
 
 
 def batch_range(number: int, batch: Batch, rows: tuple[int, int], held: int) -> BatchRange:

@@ -74,7 +74,7 @@ def with_executor(
     """Return the config with another place for its shards to run; None leaves what it says.
 
     Raises:
-        ConfigError: an address without Dask.
+        ConfigError: an address without Dask, or workers without processes.
     """
     if address is not None:
         executor = executor or "dask"
@@ -84,8 +84,12 @@ def with_executor(
             raise ConfigError(f"--address: {exc}") from exc
     if address is not None and executor != "dask":
         raise ConfigError(f"--address is that of a Dask scheduler; --executor {executor} has none")
+    if workers is not None and (executor or config.executor) != "processes":
+        raise ConfigError("--workers are local processes; they need --executor processes")
     asked = {"executor": executor, "workers": workers, "address": address}
     changes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     if executor not in {None, "dask"}:
         changes["address"] = None
+    if executor not in {None, "processes"}:
+        changes["workers"] = None
     return config.model_copy(update=changes)

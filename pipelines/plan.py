@@ -345,7 +345,8 @@ class _Planner:
                 "shard_bytes": SHARD_BYTES,
                 "batches": self.found.inputs.of(window).digest,
             }
-            if self.found.inputs.of(window).bytes > SHARD_BYTES:
+            several = self.found.inputs.of(window).bytes > SHARD_BYTES
+            if several and self.found.config.order_by is None:
                 inputs["cut"] = "even"
             self.digests[window] = meaning_digest(inputs)
         return self.digests[window]

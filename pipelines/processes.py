@@ -1,23 +1,21 @@
-"""Worker processes of this machine; what one that was killed left undone others do again."""
+"""Worker processes of this machine; what one that was killed left undone another does again."""
 
 import atexit
-import contextlib
 import logging
 import multiprocessing
 import os
+import pickle
+import queue
 import signal
-import socket
-import struct
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Executor, Future
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, NoReturn
@@ -28,159 +26,195 @@ from pipelines.errors import ExecutorError
 logger = logging.getLogger(__name__)
 
 _TRIES = 3  # of one call: what kills a worker three times would kill the next one too
-_REPORT = struct.Struct("qqq")
 _SECONDS_TO_END = 10.0
 _THREADS = 2  # DuckDB's in each of several workers: more of them, and one core waits for another
 _MEMORY_BESIDE_DUCKDB = 512 * 1024**2
 _EXIT_CODE = 128 + signal.SIGTERM
+_STOPPED = "the run was stopped"
+_KILLED = (
+    f"{_TRIES} worker processes ended before one shard was done: killed, for memory as a rule; "
+    f"lower workers, threads or memory_limit"
+)
+_main_hidden = threading.Lock()
 
-# In a worker: where the run hears of its shards, and what goes with the process.
-_reports: socket.socket | None = None
+# In a worker: the way to the run, and what goes with the process.
+_run: Connection | None = None
 _kept = ExitStack()
 
 
 def report_there(number: int, events: int, line_bytes: int) -> None:
-    """Tell the run how far a shard is, from a worker process; a report too many is dropped."""
-    if _reports is not None:
-        with contextlib.suppress(OSError):
-            _reports.send(_REPORT.pack(number, events, line_bytes), socket.MSG_DONTWAIT)
+    """Tell the run how far a shard is; for a worker's main thread, where calls run."""
+    if _run is not None:
+        _run.send((number, events, line_bytes))
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Call:
-    """What was submitted, the future that its caller has, and that of the pool."""
+    """What was submitted, and the future that its caller has."""
 
     future: Future[Any]
-    run: Callable[[], Any]
-    tries: int = 0
-    inner: Future[Any] | None = None
+    packed: bytes
 
-    def cancel(self, future: Future[Any]) -> None:
-        """Take it back from the pool when the caller cancelled it."""
-        if future.cancelled() and self.inner is not None:
-            self.inner.cancel()
 
-    def drop(self) -> None:
-        """Cancel it for the caller, who may wait for it."""
-        self.future.cancel()
-        self.future.set_running_or_notify_cancel()
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What a call returned, or what it raised."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+
+class _Worker:
+    """One process, and the only other end of its pipe: whoever reads it sees it die."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        level = logging.getLogger("pipelines").level
+        self.process: SpawnProcess = context.Process(target=_serve, args=(theirs, level))
+        with theirs, _without_main():
+            self.process.start()
+
+    def run(self, packed: bytes, take_report: Callable[[int, int, int], None]) -> _Result | None:
+        """Return what came of a call, None when the process died of it."""
+        try:
+            self.pipe.send_bytes(packed)
+            while not isinstance(said := self.pipe.recv(), _Result):
+                take_report(*said)
+        except (EOFError, OSError):
+            return None
+        return said
+
+    def end(self) -> None:
+        """Return when it has ended, as it does when its pipe is closed."""
+        self.pipe.close()
+        self.process.join(_SECONDS_TO_END)
+        self.process.kill()
+        self.process.join()
 
 
 class ProcessExecutor(Executor):
     """Runs calls in processes of its own, which end with this one, however it ends.
 
-    They start with this process's environment and nothing of its `__main__`.
+    They start with this process's environment and nothing of its `__main__`. One thread here serves
+    one process. `concurrent.futures.ProcessPoolExecutor` would fail all calls when one process is
+    killed, and wait for ever for a result that was half sent.
     """
 
     def __init__(self, workers: int, take_report: Callable[[int, int, int], None]) -> None:
-        """Start nothing yet.
+        """Start threads; a process starts with the first call for it.
 
         Args:
             workers: how many processes.
-            take_report: called from a thread with what `report_there` is given.
+            take_report: called from threads with what `report_there` is given.
         """
-        self._workers = workers
-        self._lock = threading.RLock()
-        self._pool: ProcessPoolExecutor | None = None
-        self._ended = False
-        # One message is one packet: a worker that is killed tears none, and holds no lock.
-        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._listener = threading.Thread(target=self._listen, args=(take_report,), daemon=True)
-        self._listener.start()
+        self._take_report = take_report
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._ended = self._stopped = False
+        self._workers: list[_Worker] = []
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"worker_{number}", daemon=True)
+            for number in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Return the future of a call, which a worker runs again when another one was killed."""
-        call = _Call(Future(), partial(_call, fn, *args, **kwargs))
-        call.future.add_done_callback(call.cancel)
-        self._send(call)
+        """Return the future of a call, which another worker runs again when one was killed.
+
+        Raises:
+            ExecutorError: the executor was stopped.
+        """
+        call = _Call(Future(), pickle.dumps((fn, args, kwargs)))
+        with self._lock:
+            if self._ended:
+                raise ExecutorError(_STOPPED)
+            self._calls.put(call)
         return call.future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - the signature of Executor
-        """End the workers, after their calls unless these are cancelled."""
+        """End the workers, after all calls or those that run."""
         with self._lock:
-            self._ended, pool = True, self._pool
-        if pool is not None:
-            pool.shutdown(wait=wait, cancel_futures=cancel_futures)
-        self._ours.shutdown(socket.SHUT_RDWR)
-        self._listener.join()
-        self._ours.close()
-        self._theirs.close()
+            if cancel_futures:
+                self._cancel_waiting()
+            if not self._ended:
+                self._ended = True
+                for _ in self._threads:
+                    self._calls.put(None)
+        if wait:
+            for thread in self._threads:
+                thread.join()
 
     def stop(self) -> None:
-        """Let the workers leave what they do at once; whatever was submitted is cancelled."""
+        """Let the workers leave what they do at once; whatever was submitted fails."""
         with self._lock:
-            self._ended, pool = True, self._pool
-        if pool is None:
-            return
-        processes = list((pool._processes or {}).values())  # noqa: SLF001 - as `kill_workers` of 3.14
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.terminate()
+            self._stopped = True
+            workers = list(self._workers)
+        self.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:
+            worker.process.terminate()
         until = time.monotonic() + _SECONDS_TO_END
-        for process in processes:
-            process.join(max(0.0, until - time.monotonic()))
-            process.kill()
-            process.join()
+        for worker in workers:
+            worker.process.join(max(0.0, until - time.monotonic()))
+            worker.process.kill()
+        self.shutdown()
 
-    def _send(self, call: _Call) -> None:
-        call.tries += 1
-        with self._lock:
-            if self._ended:
-                call.drop()
-                return
-            pool = self._pool = self._pool or self._start()
+    def _cancel_waiting(self) -> None:
+        waiting = []
+        with suppress(queue.Empty):
+            while True:
+                waiting.append(self._calls.get_nowait())
+        for call in waiting:
+            if call is None:  # says that there will be no more
+                self._calls.put(None)
+            elif call.future.cancel():
+                call.future.set_running_or_notify_cancel()
+
+    def _serve(self) -> None:
+        """Give calls to one process, or to the next when it died, until there is no more."""
+        with ExitStack() as held:
+            while (call := self._calls.get()) is not None:
+                if not call.future.set_running_or_notify_cancel():
+                    continue
+                result = self._run(call, held)
+                if result.error is not None:
+                    call.future.set_exception(result.error)
+                else:
+                    call.future.set_result(result.value)
+
+    def _run(self, call: _Call, held: ExitStack) -> _Result:
+        """What came of a call in this thread's process, or in another when that one dies."""
+        for _ in range(_TRIES):
+            worker = self._worker_of_thread(held)
+            if worker is None:
+                break
             try:
-                call.inner = _submit(pool, call.run)
-            except BrokenProcessPool:
-                pool = self._renew(pool)
-                call.inner = _submit(pool, call.run)
-        call.inner.add_done_callback(partial(self._settle, call, pool))
+                result = worker.run(call.packed, self._take_report)
+            except Exception as exc:  # noqa: BLE001 - what was sent cannot be read here
+                return _Result(error=_unreadable(exc))
+            if result is not None:
+                return result
+            held.close()
+            if not self._stopped:
+                logger.warning("a worker process was killed; its shard runs again")
+        return _Result(error=ExecutorError(_STOPPED if self._stopped else _KILLED))
 
-    def _settle(self, call: _Call, pool: ProcessPoolExecutor, inner: Future[Any]) -> None:
-        """Hand a result on, or the call to a new pool when a worker of this one was killed."""
-        if inner.cancelled() or call.future.cancelled():
-            call.drop()
-            return
-        error = inner.exception()
-        if isinstance(error, BrokenProcessPool):
-            if self._ended:
-                call.drop()
-                return
-            if call.tries < _TRIES:
-                with self._lock:
-                    self._renew(pool)
-                self._send(call)
-                return
-            error = ExecutorError(
-                f"worker processes ended {_TRIES} times before a shard was done: killed, for "
-                f"memory as a rule; lower workers, threads or memory_limit"
-            )
-        if not call.future.set_running_or_notify_cancel():
-            return
-        if error is not None:
-            call.future.set_exception(error)
-        else:
-            call.future.set_result(inner.result())
+    def _worker_of_thread(self, held: ExitStack) -> _Worker | None:
+        """This thread's process, started anew when `held` was closed; None once all is stopped."""
+        with self._lock:
+            worker = next((w for w in self._workers if w.thread == threading.get_ident()), None)
+            if worker is None and not self._stopped:
+                worker = _Worker()
+                self._workers.append(worker)
+                held.callback(self._forget, worker)
+            return worker
 
-    def _renew(self, broken: ProcessPoolExecutor) -> ProcessPoolExecutor:
-        """Start anew, unless another call's failure did, and return the pool to use."""
-        if self._pool is broken or self._pool is None:
-            logger.warning("a worker process was killed; its shards run again")
-            self._pool = self._start()
-        return self._pool
-
-    def _start(self) -> ProcessPoolExecutor:
-        level = logging.getLogger("pipelines").level
-        return ProcessPoolExecutor(
-            self._workers,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_begin,
-            initargs=(self._theirs, level),
-        )
-
-    def _listen(self, take_report: Callable[[int, int, int], None]) -> None:
-        while packet := self._ours.recv(_REPORT.size):
-            take_report(*_REPORT.unpack(packet))
+    def _forget(self, worker: _Worker) -> None:
+        worker.end()
+        with self._lock:
+            self._workers.remove(worker)
 
 
 def count_workers(
@@ -214,9 +248,8 @@ def usable_memory(limit: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
         return memory
 
 
-def _submit(pool: ProcessPoolExecutor, run: Callable[[], Any]) -> Future[Any]:
-    with _without_main():
-        return pool.submit(run)
+def _unreadable(exc: Exception) -> ExecutorError:
+    return ExecutorError(f"what a worker process sent cannot be read: {type(exc).__name__}")
 
 
 @contextmanager
@@ -225,18 +258,40 @@ def _without_main() -> Iterator[None]:
 
     It may be a script without a guard, or import what takes seconds; nothing of it is needed.
     """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+    with _main_hidden:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
-def _begin(reports: socket.socket, level: int) -> None:
+def _serve(run: Connection, level: int) -> None:
+    """Be a worker: run one call after another until the run hangs up."""
+    global _run  # noqa: PLW0603 - one for each process, for what calls report
+    _run = run
+    _begin(level)
+    while True:
+        try:
+            fn, args, kwargs = pickle.loads(run.recv_bytes())  # noqa: S301 - of the run
+        except EOFError:
+            return
+        try:
+            result = _Result(fn(*args, **kwargs))
+        except SystemExit:
+            _kept.close()
+            os._exit(_EXIT_CODE)
+        except BaseException as exc:  # noqa: BLE001 - for whoever called
+            result = _Result(error=exc)
+        try:
+            run.send(result)
+        except (pickle.PicklingError, TypeError, AttributeError) as exc:
+            run.send(_Result(error=_unreadable(exc)))
+
+
+def _begin(level: int) -> None:
     """Set up a worker process."""
-    global _reports  # noqa: PLW0603 - one for each process, as the initializer of a pool must
-    _reports = reports
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the run tells us
     signal.signal(signal.SIGTERM, _end)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
@@ -249,14 +304,6 @@ def _begin(reports: socket.socket, level: int) -> None:
     _kept.callback(watch.join, timeout=1.0)
     _kept.callback(leave.close)
     atexit.register(_kept.close)
-
-
-def _call(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    try:
-        return fn(*args, **kwargs)
-    except SystemExit:  # a pool's worker would hand it back as a result, and wait for more
-        _kept.close()
-        os._exit(_EXIT_CODE)
 
 
 def _end(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -46,7 +46,8 @@ Place = Annotated[
     typer.Option("--executor", help="Where shards run; by default what the config says."),
 ]
 Processes = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Local processes, instead of the config's.")
+    int | None,
+    typer.Option("--workers", min=1, max=512, help="Local processes, instead of the config's."),
 ]
 Address = Annotated[
     str | None, typer.Option(metavar="URL", help="Dask scheduler, tcp://host:8786.")

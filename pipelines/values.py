@@ -8,7 +8,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Wi
 
 from pipelines.windows import parse_duration
 
-_ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx)://[^\s/]+:\d{1,5}")
+_ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx)://[^\s/]+:(?P<port>\d{1,5})")
+_LAST_PORT = 2**16 - 1
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE)
 
 
@@ -28,7 +29,8 @@ def check_address(address: str) -> str:
     """Return the address of a Dask scheduler; the error of a wrong one does not quote it."""
     if "@" in address:
         raise ValueError("holds a user or a password; Dask takes certificates from its own config")
-    if _ADDRESS.fullmatch(address) is None:
+    found = _ADDRESS.fullmatch(address)
+    if found is None or int(found["port"]) > _LAST_PORT:
         raise ValueError("is no scheduler's address, such as tcp://host:8786")
     return address
 

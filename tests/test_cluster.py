@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from tests.builders import (
     write_batch,
 )
 from tests.dask_cluster import SOCKETS_LEFT, collected, run_cluster  # noqa: F401 - a fixture
-from tests.many import many_config, put_many, written_bytes
+from tests.many import NOON, many_config, put_many, written_bytes
 
 pytestmark = SOCKETS_LEFT
 SHARD_BYTES = 40_000
@@ -142,6 +143,20 @@ def test_a_lost_scheduler_fails_the_run_and_the_next_finishes(file_site, tmp_pat
     assert len(read_records(file_site)) == EVENTS
 
 
+def test_a_lost_scheduler_fails_every_window_that_is_left(file_site, tmp_path):
+    days = [NOON + timedelta(days=day) for day in range(12)]
+    rows = events({"requested_at": at, "response": json.dumps("x" * 3000)} for at in days * 300)
+    file_site.put("days.parquet", write_batch(rows))
+
+    with run_cluster(tmp_path) as cluster:
+        kill = KillAtFirstReport(cluster.scheduler)
+        config = large_config(file_site, cluster.address, window={"every": "1d"})
+        done = run_export(config, now=NOW, progress=kill)
+
+    assert len(done.failed) > 5
+    assert all("was lost" in window.error for window in done.failed), done.failed
+
+
 @pytest.mark.s3
 def test_a_worker_without_credentials_is_named(s3_site, tmp_path):
     put_many(s3_site)
@@ -191,18 +206,47 @@ def test_a_worker_with_another_version_is_named_before_any_shard(
     assert not written_bytes(file_site, "-dask")
 
 
-def test_a_worker_that_comes_later_with_another_version_is_named(
+def replace_worker(cluster, once, **options):
+    """Progress that puts another worker in the place of the only one as soon as a shard runs."""
+
+    def replace(_events, _line_bytes):
+        if once.acquire(blocking=False):
+            cluster.start_worker("later", **options)
+            cluster.workers["first"].kill()
+
+    return replace
+
+
+def test_a_worker_that_comes_later_takes_over(file_site, tmp_path):
+    put_large(file_site)
+
+    with run_cluster(tmp_path, workers=("first",)) as cluster:
+        done = run_export(
+            large_config(file_site, cluster.address),
+            now=NOW,
+            progress=replace_worker(cluster, threading.Lock()),
+        )
+
+    assert not done.failed
+    assert len(read_records(file_site)) == EVENTS
+
+
+def test_a_worker_that_comes_later_with_another_version_gets_nothing_and_is_named(
     file_site, tmp_path, other_versions, monkeypatch
 ):
-    put_many(file_site)
-    monkeypatch.setattr(pipelines.cluster.ClusterExecutor, "check", lambda _: None)
+    put_large(file_site)
+    monkeypatch.setattr(pipelines.cluster, "_SECONDS_WITHOUT_WORKERS", 2.0)
 
-    with run_cluster(tmp_path, workers=()) as cluster:
-        cluster.start_worker("old", path=other_versions)
-        done = run_export(dask_config(file_site, cluster.address), now=NOW)
+    with run_cluster(tmp_path, workers=("first",)) as cluster:
+        done = run_export(
+            large_config(file_site, cluster.address),
+            now=NOW,
+            progress=replace_worker(cluster, threading.Lock(), path=other_versions),
+        )
 
-    assert all("worker old at tcp://" in window.error for window in done.failed)
-    assert all("has request-log-export 0.0.9, and this run" in w.error for w in done.failed)
+    (window,) = done.failed
+    assert "has had no worker that fits for 2 s; worker tcp://127.0.0.1:" in window.error
+    assert "has request-log-export 0.0.9, and this run" in window.error
 
 
 def test_a_scheduler_without_workers_is_told(file_site, tmp_path, monkeypatch):

@@ -3,11 +3,15 @@
 import json
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
+import threading
 import time
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import timedelta
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -163,7 +167,7 @@ def test_shards_of_a_killed_process_run_again(file_site, caplog):
     assert not done.failed
     assert sum(told) == 20_000
     assert written_bytes(file_site) == written_bytes(file_site, "-2")
-    assert "a worker process was killed; its shards run again" in caplog.text
+    assert "a worker process was killed; its shard runs again" in caplog.text
     assert children() == []
 
 
@@ -177,7 +181,7 @@ def test_a_shard_that_kills_its_process_each_time_ends_the_window(file_site):
 
     done = run_export(make_config(file_site, workers=2), now=NOW, progress=kill_each)
 
-    assert "worker processes ended 3 times before a shard was done" in done.failed[0].error
+    assert "3 worker processes ended before one shard was done" in done.failed[0].error
     assert "lower workers" in done.failed[0].error
     assert children() == []
 
@@ -197,13 +201,68 @@ def test_a_stopped_pool_cancels_what_waits_and_ends_what_runs():
     ready = pool.submit(os.getpid)
     ready.result()
     calls = [pool.submit(time.sleep, 600) for _ in range(4)]
+    wait_until(calls[0].running)
 
     pool.stop()
     pool.shutdown()
 
-    assert all(future.cancelled() for future in calls)
-    assert pool.submit(time.sleep, 600).cancelled()
+    with pytest.raises(ExecutorError, match="the run was stopped"):
+        calls[0].result()
+    assert all(future.cancelled() for future in calls[1:])
+    with pytest.raises(ExecutorError, match="the run was stopped"):
+        pool.submit(time.sleep, 600)
     assert children() == []
+
+
+def kill_oneself():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_call_that_kills_its_process_fails_alone():
+    with ProcessExecutor(2, lambda *_: None) as pool:
+        good = [pool.submit(abs, -number) for number in range(4)]
+        bad = pool.submit(kill_oneself)
+        good += [pool.submit(abs, -number) for number in range(4, 8)]
+
+        assert [future.result() for future in good] == list(range(8))
+        with pytest.raises(ExecutorError, match="3 worker processes ended"):
+            bad.result()
+
+
+def large_result(marker):
+    """Much to send; the first time the process is killed in the midst of sending it."""
+    if not Path(marker).exists():
+        Path(marker).touch()
+        threading.Timer(0.02, kill_oneself).start()
+    return b"x" * 300_000_000
+
+
+def test_a_process_that_is_killed_while_it_sends_is_replaced(tmp_path):
+    with ProcessExecutor(1, lambda *_: None) as pool:
+        assert len(pool.submit(large_result, str(tmp_path / "begun")).result()) == 300_000_000
+
+
+def test_calls_that_are_cancelled_harm_no_other_when_a_process_is_killed():
+    with ProcessExecutor(1, lambda *_: None) as pool:
+        pool.submit(abs, 1).result()
+        calls = [pool.submit(time.sleep, 0.2) for _ in range(4)]
+        assert all(future.cancel() for future in calls[1:])
+        last = pool.submit(abs, -1)
+        children()[0].kill()
+
+        assert last.result() == 1
+
+
+def unpicklable():
+    return lambda: None
+
+
+def test_a_result_that_cannot_be_sent_is_an_error():
+    with (
+        ProcessExecutor(1, lambda *_: None) as pool,
+        pytest.raises(ExecutorError, match="cannot be read"),
+    ):
+        pool.submit(unpicklable).result()
 
 
 PROGRAM = """
@@ -401,6 +460,34 @@ def test_windows_at_once_are_enough_for_every_worker(file_site, monkeypatch):
     assert Workers(Backwards()).windows_at_once(plan) == 1
     monkeypatch.setattr(pipelines.plan, "SHARD_BYTES", 100)  # many shards a window
     assert at_once(3) == 2
+
+
+class Recording(ThreadPoolExecutor):
+    """Notes of which window each shard is that it is given."""
+
+    def __init__(self, workers):
+        super().__init__(workers)
+        self.windows = []
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.windows.append(pickle.loads(args[1])[1].window)  # noqa: S301 - our own
+        return super().submit(fn, *args, **kwargs)
+
+
+def test_a_window_gives_out_all_its_shards_before_the_next_begins(file_site, monkeypatch):
+    monkeypatch.setattr(pipelines.plan, "SHARD_BYTES", 1000)
+    rows = [call(f"{n}", NOON + (n % 3) * DAY) for n in range(90)]
+    file_site.put("a.parquet", write_batch(rows, row_group_size=10))
+    plan = plan_export(days_config(file_site), now=NOW)
+
+    with Recording(2) as pool:
+        workers = Workers(pool, at_once=lambda: 2)
+        monkeypatch.setattr(pipelines.export, "open_workers", lambda *_: nullcontext(workers))
+        done = run_export(days_config(file_site), now=NOW)
+
+    assert not done.failed
+    assert len(pool.windows) > len(plan.to_do)
+    assert [window for window, _ in groupby(pool.windows)] == list(dict.fromkeys(pool.windows))
 
 
 def test_an_error_of_one_shard_calls_off_the_others(file_site, monkeypatch):
