@@ -25,7 +25,7 @@ unexport PREFECT_API_URL PREFECT_API_KEY PREFECT_PROFILE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install consumers peers demo check test test-consumers test-ui soak bench bench-quick bench-scale lock clean
+.PHONY: help install consumers peers demo check test test-consumers test-ui soak bench bench-quick bench-cluster bench-scale lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,8 +90,19 @@ bench: $(STAMP) ## paired runs against other tools on 1 GB
 	$(MAKE) peers || echo 'make peers failed: what is not installed is left out' >&2
 	$(BIN)/python -m tests.benchmarks.paired --gb 1
 
-bench-quick: $(STAMP) ## the same on 50 MB, against those that are installed
+bench-quick: $(STAMP) ## the benchmarks on little data, to see that they work
 	$(BIN)/python -m tests.benchmarks.paired --quick
+	$(BIN)/python -m tests.benchmarks.layout --gb 0.02 --runs 1 --compression gzip
+	$(BIN)/python -m tests.benchmarks.cluster overhead --shards 200
+	$(BIN)/python -m tests.benchmarks.copies --ids 100000
+	$(BIN)/python -m tests.benchmarks.price --gb 0.05 --every 1d
+
+bench-cluster: $(STAMP) ## shards on Dask and in processes: how they scale, what each costs, layouts, many ids
+	$(BIN)/python -m tests.benchmarks.cluster scaling --gb 2
+	$(BIN)/python -m tests.benchmarks.cluster overhead --shards 10000
+	$(BIN)/python -m tests.benchmarks.layout --gb 1
+	$(BIN)/python -m tests.benchmarks.copies --ids 100000000
+	$(BIN)/python -m tests.benchmarks.price --gb 1 --every 1d
 
 bench-scale: $(STAMP) ## plan over 100,000, 1,000,000 and 10,000,000 batches with nothing to do; 10 minutes, 5 GB of disk
 	$(BIN)/python -m tests.benchmarks.scale --batches 100000
