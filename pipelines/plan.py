@@ -219,9 +219,8 @@ def plan_export(
 
 def plan_again(plan: Plan, window: WindowPlan) -> tuple[Plan, WindowPlan]:
     """Return the plan of one window made again, after a batch changed under the first one."""
-    start, end = None, None
-    if isinstance(window.window, TimeWindow):
-        start, end = window.window.start, window.window.end
+    chosen = window.window
+    start, end = (chosen.start, chosen.end) if isinstance(chosen, TimeWindow) else (None, None)
     again = plan_export(
         plan.config,
         now=plan.now,
