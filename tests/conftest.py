@@ -25,7 +25,7 @@ def pytest_configure(config):
 # do nothing with pytest 9.2, which has no `Item._nodeid` any more.
 _TOGETHER = re.compile(
     r"tests/flows/test_deployments|tests/flows/|tests/test_crashes\.py::\w+\[(file|s3)"
-    r"|tests/targets/test_bundles|tests/targets/test_consumers"
+    r"|tests/targets/test_bundles|tests/targets/test_consumers|tests/test_cluster"
 )
 
 
