@@ -171,17 +171,6 @@ def test_a_worker_without_credentials_is_named(s3_site, tmp_path):
     assert all("on worker poor at tcp://127.0.0.1:" in window.error for window in done.failed)
 
 
-@pytest.mark.s3
-def test_a_worker_that_may_only_read_is_named(s3_site, s3, tmp_path):
-    put_many(s3_site)
-
-    with run_cluster(tmp_path, workers=("reader",), **s3.environment(s3.reader)) as cluster:
-        done = run_export(dask_config(s3_site, cluster.address), now=NOW)
-
-    assert all("on worker reader at tcp://" in window.error for window in done.failed)
-    assert all("denied" in window.error.lower() for window in done.failed)
-
-
 @pytest.fixture
 def other_versions(tmp_path):
     """A folder that makes Python believe that it has another version of this package."""
