@@ -5,6 +5,7 @@ DuckDB holds ids and keys, and spills them; what is found comes out packed, neve
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import duckdb
@@ -17,9 +18,13 @@ from pipelines.scans import Session, open_session
 from pipelines.work import BatchRange, ShardWork
 
 _ROWS_PER_READ = 100_000
+_ROWS_AT_ONCE = 8_000_000  # compared with each other, within the least memory that DuckDB has
+_IDS = "event_ids(id varchar, version timestamp, batch integer, row bigint)"
+# Arrow has no uhugeint: DuckDB hands its bits over as a decimal, for which they compare.
+_KEYS = "event_keys(key decimal(38, 0), batch integer, row bigint)"
+_OWN_KEYS = "event_keys(key uhugeint, batch integer, row bigint)"
 _merging = threading.Lock()  # one window's ids or keys at a time may fill `memory_limit` here
 
-_ID_TABLE = "create temp table event_ids(id varchar, version timestamp, batch integer, row bigint)"
 
 ListTables = Callable[[Callable[[ShardWork], pa.Table], list[ShardWork]], Iterator[pa.Table]]
 """Calls `list_ids` or `list_keys` for each work, elsewhere; yields what they return."""
@@ -41,10 +46,12 @@ def with_losers(works: list[ShardWork], list_all: ListTables | None = None) -> l
     with _merging:
         losers = Losers()
         if "id" in works[0].mapping.fields:
-            losers = Losers(find_newer(works[0].config, list_all(list_ids, works)))
+            ids = list_all(list_ids, works)
+            losers = Losers(find_newer(works[0].config, ids, rows=_count_rows(works)))
             works = [_narrowed(work, losers) for work in works]
         if works[0].config.remove_duplicates != "none":
-            duplicates = find_equal_keys(works[0].config, list_all(list_keys, works))
+            keys = list_all(list_keys, works)
+            duplicates = find_equal_keys(works[0].config, keys, rows=_count_rows(works))
             losers = Losers(losers.superseded, duplicates)
     return [_narrowed(work, losers) for work in works]
 
@@ -59,17 +66,17 @@ def find_losers(work: ShardWork) -> Losers:
 def settle_losers(session: Session) -> None:
     """Find the losers of a session's work and leave them out, if the work is to find its own."""
     work = session.work
-    rows = sum(end - first for first, end in (entry.rows for entry in work.ranges))
-    if not work.finds_losers or rows <= 1:
+    if not work.finds_losers or _count_rows([work]) <= 1:
         return
     session.set_losers(Losers(_find_superseded(session)))
     if work.config.remove_duplicates == "none":
         return
-    session.con.execute("create temp table event_keys(key uhugeint, batch integer, row bigint)")
-    for scan in session.scans():
-        session.collect_keys(scan)
-    duplicates = _find_duplicates(session.con)
-    session.con.execute("drop table event_keys")
+    with engine_errors("finding duplicates"):
+        buckets = _Buckets(session.con, _OWN_KEYS, _count_rows([work]))
+        for scan in session.scans():
+            session.collect_keys(scan)
+            buckets.take()
+        duplicates = buckets.find("find_duplicates")
     session.set_losers(Losers(session.work.losers.superseded, duplicates))
 
 
@@ -91,53 +98,107 @@ def list_keys(work: ShardWork) -> pa.Table:
         return _table(session.keys(scan) for scan in session.scans())
 
 
-def find_newer(config: ExportConfig, tables: Iterable[pa.Table]) -> bytes:
+def find_newer(config: ExportConfig, tables: Iterable[pa.Table], *, rows: int) -> bytes:
     """Return the packed places of every copy but the newest among the tables of `list_ids`.
 
-    Tables are taken one after the other, and none is kept.
+    Tables are taken one after the other, and none is kept; they have `rows` rows at most.
     """
-    with connect(memory_limit=config.memory_limit, threads=config.threads) as con:
-        con.execute(_ID_TABLE)
-        with engine_errors("finding the newest copy of each id"):
-            _insert(con, "insert into event_ids select id, version, batch, row from listed", tables)
-            return _places(con, "find_superseded")
+    with _connected(config) as con, engine_errors("finding the newest copy of each id"):
+        buckets = _Buckets(con, _IDS, rows)
+        for _ in _listed(con, tables):
+            con.execute("insert into event_ids select id, version, batch, row from listed")
+            buckets.take()
+        return buckets.find("find_superseded")
 
 
-def find_equal_keys(config: ExportConfig, tables: Iterable[pa.Table]) -> bytes:
+def find_equal_keys(config: ExportConfig, tables: Iterable[pa.Table], *, rows: int) -> bytes:
     """Return the packed places of every copy but the first among the tables of `list_keys`.
 
-    Tables are taken one after the other, and none is kept.
+    Tables are taken one after the other, and none is kept; they have `rows` rows at most.
     """
-    with connect(memory_limit=config.memory_limit, threads=config.threads) as con:
-        # Arrow has no uhugeint: DuckDB hands its bits over as a decimal, for which they compare.
-        con.execute("create temp table event_keys(key decimal(38, 0), batch integer, row bigint)")
-        with engine_errors("finding duplicates"):
-            _insert(con, "insert into event_keys select key, batch, row from listed", tables)
-            return _places(con, "find_duplicates")
+    with _connected(config) as con, engine_errors("finding duplicates"):
+        buckets = _Buckets(con, _KEYS, rows)
+        for _ in _listed(con, tables):
+            con.execute("insert into event_keys select key, batch, row from listed")
+            buckets.take()
+        return buckets.find("find_duplicates")
 
 
 def _find_superseded(session: Session) -> bytes:
     work = session.work
     if "id" not in work.mapping.fields:
         return b""
-    session.con.execute(_ID_TABLE)
-    for scan in session.scans(_id_columns(work)):
-        session.collect_ids(scan)
     with engine_errors("finding the newest copy of each id"):
-        found = _places(session.con, "find_superseded")
-        session.con.execute("drop table event_ids")
-        return found
+        buckets = _Buckets(session.con, _IDS, _count_rows([work]))
+        for scan in session.scans(_id_columns(work)):
+            session.collect_ids(scan)
+            buckets.take()
+        return buckets.find("find_superseded")
 
 
-def _find_duplicates(con: duckdb.DuckDBPyConnection) -> bytes:
-    with engine_errors("finding duplicates"):
-        return _places(con, "find_duplicates")
+class _Buckets:
+    """A table of ids or keys, spread over as many as are compared one after the other.
+
+    DuckDB spills tables and sorts; a join of hundred millions of texts it does not.
+    """
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, table: str, rows: int) -> None:
+        """Make the table, for `rows` rows at most; its first column is what is compared."""
+        self._con = con
+        self._name, _, columns = table.partition("(")
+        self._key = columns.partition(" ")[0]
+        count = max(1, -(-rows // _ROWS_AT_ONCE))
+        self._parts = [f"{self._name}_{number}" for number in range(count)] if count > 1 else []
+        for name in (self._name, *self._parts):
+            con.execute(f"create temp table {name}({columns}")
+
+    def take(self) -> None:
+        """Spread what was added to the table."""
+        for number, part in enumerate(self._parts):
+            chosen = f"hash({self._key}) % {len(self._parts)} = {number}"
+            self._con.execute(f"insert into {part} select * from {self._name} where {chosen}")  # noqa: S608 - names and numbers of ours
+        if self._parts:
+            self._con.execute(f"delete from {self._name}")  # noqa: S608 - a name of ours
+
+    def find(self, name: str) -> bytes:
+        """Return the packed places that a statement finds, and drop the tables."""
+        if not self._parts:
+            places = _places(self._con, statement(name))
+            self._con.execute(f"drop table {self._name}")
+            return places
+        self._con.execute("create temp table found_places(batch integer, row bigint)")
+        for part in self._parts:
+            self._con.execute(f"drop table {self._name}")
+            self._con.execute(f"alter table {part} rename to {self._name}")
+            self._con.execute(f"insert into found_places {statement(name)}")
+        places = _places(self._con, "select batch, row from found_places order by batch, row")
+        self._con.execute("drop table found_places")
+        self._con.execute(f"drop table {self._name}")
+        return places
 
 
-def _places(con: duckdb.DuckDBPyConnection, name: str) -> bytes:
-    """The packed places that a statement returns."""
-    with con.sql(statement(name)).to_arrow_reader(_ROWS_PER_READ) as reader:
+def _places(con: duckdb.DuckDBPyConnection, query: str) -> bytes:
+    """The packed places that a query returns."""
+    with con.sql(query).to_arrow_reader(_ROWS_PER_READ) as reader:
         return pack_places(reader)
+
+
+def _connected(config: ExportConfig) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+    return connect(memory_limit=config.memory_limit, threads=config.threads)
+
+
+def _listed(con: duckdb.DuckDBPyConnection, tables: Iterable[pa.Table]) -> Iterator[None]:
+    """Yield for each table that is not empty, while the connection knows it as `listed`."""
+    for table in tables:
+        if table.num_rows:
+            con.register("listed", table)
+            yield
+            con.unregister("listed")
+
+
+def _count_rows(works: Iterable[ShardWork]) -> int:
+    ranges = (entry.rows for work in works for entry in work.ranges)
+    return sum(end - first for first, end in ranges)
 
 
 def _id_columns(work: ShardWork) -> set[str]:
@@ -153,15 +214,6 @@ def _id_columns(work: ShardWork) -> set[str]:
 def _table(scans: Iterable[list[pa.RecordBatch]]) -> pa.Table:
     reads = [rows for scan in scans for rows in scan]
     return pa.Table.from_batches(reads) if reads else pa.table({})
-
-
-def _insert(con: duckdb.DuckDBPyConnection, sql: str, tables: Iterable[pa.Table]) -> None:
-    """Run an insert from `listed` for each table that is not empty."""
-    for table in tables:
-        if table.num_rows:
-            con.register("listed", table)
-            con.execute(sql)
-            con.unregister("listed")
 
 
 def _joined(works: list[ShardWork]) -> tuple[BatchRange, ...]:

@@ -2,12 +2,21 @@
 
 import pickle
 import tracemalloc
+from dataclasses import replace
 
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.copies import find_equal_keys, find_losers, find_superseded, list_keys
+from pipelines.copies import (
+    find_equal_keys,
+    find_losers,
+    find_newer,
+    find_superseded,
+    list_ids,
+    list_keys,
+)
 from pipelines.losers import (
     BATCH_WIDTH,
     Losers,
@@ -94,7 +103,25 @@ def test_duplicates_are_the_same_found_here_or_from_keys_of_elsewhere(site):
     work = single_work(site, rows, remove_duplicates="record")
 
     keys = pickle.loads(pickle.dumps(list_keys(work)))  # noqa: S301 - as an executor would
-    found = find_equal_keys(work.config, [keys.slice(0, 900), pa.table({}), keys.slice(900)])
+    tables = [keys.slice(0, 900), pa.table({}), keys.slice(900)]
+    found = find_equal_keys(work.config, tables, rows=5000)
 
     assert find_losers(work) == Losers(b"", found)
     assert read(found) == [(0, n) for n in range(700, 5000)]
+
+
+@pytest.mark.parametrize("rows_at_once", [10_000, 1200, 300])
+def test_losers_are_the_same_in_any_number_of_buckets(site, monkeypatch, rows_at_once):
+    changes = ({"id": f"{n % 1900}", "request": f'{{"n":{n % 700}}}'} for n in range(5000))
+    work = single_work(site, events(changes), remove_duplicates="record")
+    whole = find_losers(work)
+    monkeypatch.setattr("pipelines.copies._ROWS_AT_ONCE", rows_at_once)
+
+    here = find_losers(work)
+    newer = find_newer(work.config, [list_ids(work)], rows=5000)
+    equal = find_equal_keys(
+        work.config, [list_keys(replace(work, losers=Losers(newer)))], rows=5000
+    )
+
+    assert here == whole == Losers(newer, equal)
+    assert len(newer) == 8 * 3100
