@@ -27,6 +27,7 @@ from pipelines.export import run_export
 from pipelines.plan import plan_export
 from pipelines.processes import ProcessExecutor, count_workers, usable_memory
 from pipelines.scratch import _PREFIX
+from pipelines.shard import run_shard
 from tests.builders import NOW, events, export, make_config, read_records, write_batch
 from tests.many import NOON, call, many_config, put_many, written_bytes
 from tests.processes import Process
@@ -463,14 +464,16 @@ def test_windows_at_once_are_enough_for_every_worker(file_site, monkeypatch):
 
 
 class Recording(ThreadPoolExecutor):
-    """Notes of which window each shard is that it is given."""
+    """Notes of which window each shard is that it is given to write."""
 
     def __init__(self, workers):
         super().__init__(workers)
         self.windows = []
 
     def submit(self, fn, /, *args, **kwargs):
-        self.windows.append(pickle.loads(args[1])[1].window)  # noqa: S301 - our own
+        function, work = pickle.loads(args[1])[:2]  # noqa: S301 - our own
+        if function is run_shard:  # ids are listed in turns of their own
+            self.windows.append(work.window)
         return super().submit(fn, *args, **kwargs)
 
 
