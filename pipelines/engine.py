@@ -193,7 +193,7 @@ class _Database:
         }
         try:
             self.con = self._open.enter_context(duckdb.connect(config=config))
-            self.con.execute("set TimeZone = 'UTC'")
+            self.con.execute("set global TimeZone = 'UTC'")  # for cursors too
             # On by default where DuckDB was imported without a script, and it writes to stdout.
             self.con.execute("set enable_progress_bar = false")
             self.con.execute("set streaming_buffer_size = $size", {"size": _STREAM_BUFFER})

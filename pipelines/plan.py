@@ -10,7 +10,7 @@ from typing import Literal
 
 from pipelines.codecs import codec_version
 from pipelines.config import ExportConfig, meaning_digest
-from pipelines.engine import open_engine
+from pipelines.engine import Engine
 from pipelines.errors import ConfigError, ContractError
 from pipelines.inputs import (
     Difference,
@@ -28,7 +28,7 @@ from pipelines.manifest import FORMAT_VERSION
 from pipelines.meaning import window_meanings
 from pipelines.owner import check_owner, check_places, open_destination
 from pipelines.reshape import compile_rules
-from pipelines.scans import check_queries
+from pipelines.scans import check_queries, open_source_engine
 from pipelines.sources.batches import Batch
 from pipelines.sources.index import open_index
 from pipelines.sources.mapping import EventMapping
@@ -188,7 +188,7 @@ def plan_export(
     store = open_destination(config)
     plan = Plan(config, now, force, rebuild_from_remaining)
     with (
-        open_engine(memory_limit=config.memory_limit, threads=config.threads) as engine,
+        open_source_engine(config) as engine,
         TemporaryDirectory(dir=engine.folder) as temporary,
     ):
         con, folder = engine.con, Path(temporary)
@@ -199,7 +199,7 @@ def plan_export(
             open_index(store).copy_to(folder / "index", remember=remember),
             span=span,
             also=paths_read(con, states, _windows_read(config, span)),
-            check=partial(_check_config, config, now),
+            check=partial(_check_config, engine, config, now),
         )
         plan = replace(plan, batches=survey.listed, unreadable=survey.unreadable)
         if survey.mapping is None or survey.first is None:
@@ -211,9 +211,9 @@ def plan_export(
         windows = tuple(planner.due_windows(span))
         stale = {number_of(inputs.grid, w): w.name for w in windows if planner.is_stale(w)}
         differences = find_differences(con, stale, states.files, survey.unreadable)
-    plan = replace(plan, windows=tuple(planner.plan_window(w, differences) for w in windows))
-    if plan.to_do and not survey.fresh:
-        _check_config(config, now, survey.mapping, survey.first)
+        plan = replace(plan, windows=tuple(planner.plan_window(w, differences) for w in windows))
+        if plan.to_do and not survey.fresh:
+            _check_config(engine, config, now, survey.mapping, survey.first)
     return plan
 
 
@@ -236,14 +236,16 @@ def plan_again(plan: Plan, window: WindowPlan) -> tuple[Plan, WindowPlan]:
     return again, found
 
 
-def _check_config(config: ExportConfig, now: datetime, mapping: EventMapping, batch: Batch) -> None:
+def _check_config(
+    engine: Engine, config: ExportConfig, now: datetime, mapping: EventMapping, batch: Batch
+) -> None:
     """Check the config against the mapping, and by the engine against one batch's columns."""
     if config.window is not None and "requested_at" not in mapping.fields:
         raise ConfigError("window: the source maps no field 'requested_at'")
     compile_rules(config, mapping, now=now)
-    start, end = bounds_of(config, ALL)
-    nothing = batch_range(0, batch, (0, 0), 0)
-    check_queries(ShardWork(config, mapping, now, ALL, start, end, "", 0, (nothing,)))
+    nothing = (batch_range(0, batch, (0, 0), 0),)
+    work = ShardWork(config, mapping, now, ALL, *bounds_of(config, ALL), "", 0, nothing)
+    check_queries(work, engine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,8 +288,7 @@ class _Planner:
 
     def plan_window(self, window: Window, differences: Mapping[int, Difference]) -> WindowPlan:
         """Return the plan of one window."""
-        committed = self.committed.get(window.name)
-        config = self.found.config
+        config, committed = self.found.config, self.committed.get(window.name)
         difference = differences.get(number_of(self.found.inputs.grid, window), Difference())
         status, detail = self._status(window, committed, difference)
         blocking = [batch for batch in self.found.unreadable if may_feed(config, batch, window)]
@@ -344,8 +345,7 @@ class _Planner:
                 "shard_bytes": SHARD_BYTES,
                 "batches": self.found.inputs.of(window).digest,
             }
-            several = self.found.inputs.of(window).bytes > SHARD_BYTES
-            if several and self.found.config.order_by is None:
+            if self.found.inputs.of(window).bytes > SHARD_BYTES and not self.found.config.order_by:
                 inputs["cut"] = "even"
             self.digests[window] = meaning_digest(inputs)
         return self.digests[window]

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.config import ExportConfig
 from pipelines.engine import (
+    Engine,
     NotUtf8Error,
     check_condition,
     compose,
@@ -317,26 +319,38 @@ def _as_config_error() -> Iterator[None]:
 
 
 @contextmanager
+def open_source_engine(config: ExportConfig) -> Iterator[Engine]:
+    """Yield an engine of the export's limits that may read its source, where that is local."""
+    limit, threads = config.memory_limit, config.threads
+    readable = readable_of(open_source(config.source).store)
+    with open_engine(memory_limit=limit, threads=threads, readable=readable) as engine:
+        yield engine
+
+
+@contextmanager
 def open_session(work: ShardWork) -> Iterator[Session]:
     """Yield a session; its copies and its connection go with it."""
     store = open_source(work.config.source).store
-    limit, threads = work.config.memory_limit, work.config.threads
-    with (
-        open_engine(memory_limit=limit, threads=threads, readable=readable_of(store)) as engine,
-        Spool(store, engine.folder) as spool,
-    ):
+    with open_source_engine(work.config) as engine, Spool(store, engine.folder) as spool:
         session = Session(work, spool, engine.con)
         session.set_losers(work.losers)
         yield session
 
 
-def check_queries(work: ShardWork) -> None:
+def check_queries(work: ShardWork, engine: Engine) -> None:
     """Check the export's expressions against a shard's columns; of batches only footers are read.
+
+    Args:
+        work: the shard.
+        engine: one of `open_source_engine`, on which a statement may be running.
 
     Raises:
         ConfigError: an expression does not fit.
     """
-    with open_session(work) as session:
+    store = open_source(work.config.source).store
+    with closing(engine.con.cursor()) as con, Spool(store, engine.folder) as spool:
+        session = Session(work, spool, con)
+        session.set_losers(work.losers)
         for scan in session.scans(()):
             session.bind(scan)
 
