@@ -5,6 +5,7 @@ import hashlib
 import json
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from tests.builders import (
     unpack,
     write_batch,
 )
+from tests.conftest import make_site
 from tests.many import DAILY, NOON, call, many_config, put_many, written_bytes
 
 DAY_1 = "20240601T000000Z_20240602T000000Z"
@@ -540,8 +542,11 @@ def test_rejects_within_the_ratio_are_committed_with_their_place(site):
     assert reject["raw"]["response"] == "{oops"
 
 
-@pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
-def test_threads_do_not_alter_bytes(site, compression):
+@pytest.mark.parametrize(
+    ("kind", "compression"), [("file", "gzip"), ("file", "zstd"), ("file", "none"), ("s3", "zstd")]
+)
+def test_threads_do_not_alter_bytes(request, tmp_path, kind, compression):
+    site = make_site(kind, request, tmp_path)
     put_many(site)
     found = []
 
@@ -554,27 +559,29 @@ def test_threads_do_not_alter_bytes(site, compression):
     assert len(found[0]) > 30
 
 
-@pytest.mark.parametrize("threads", [1, 2, 4])
-def test_shards_in_pools_write_what_they_write_alone(site, monkeypatch, threads):
+@pytest.mark.parametrize(
+    ("kind", "executor"),
+    [
+        ("file", partial(ThreadPoolExecutor, 4)),
+        ("s3", partial(ThreadPoolExecutor, 2)),
+        ("file", partial(ProcessPoolExecutor, 2, mp_context=get_context("spawn"))),
+    ],
+    ids=["file-threads", "s3-threads", "file-processes"],
+)
+def test_shards_in_pools_write_what_they_write_alone(
+    request, tmp_path, monkeypatch, kind, executor
+):
     monkeypatch.setattr(pipelines.plan, "SHARD_BYTES", 40_000)
+    site = make_site(kind, request, tmp_path)
     put_many(site)
     alone = export(many_config(site, "-alone"))
-    with ThreadPoolExecutor(threads) as pool:
-        export(many_config(site, "-pool", threads=threads), executor=pool)
+
+    with executor() as pool:
+        export(many_config(site, "-pool", threads=2), executor=pool)
 
     assert written_bytes(site, "-alone") == written_bytes(site, "-pool")
     shards = {Path(url).name.split("-")[2] for url in alone.data_files}
     assert len(shards) > 1
-
-
-def test_shards_in_processes_write_what_they_write_alone(s3_site, monkeypatch):
-    monkeypatch.setattr(pipelines.plan, "SHARD_BYTES", 40_000)
-    put_many(s3_site)
-    export(many_config(s3_site, "-alone"))
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        export(many_config(s3_site, "-pool", threads=2), executor=pool)
-
-    assert written_bytes(s3_site, "-alone") == written_bytes(s3_site, "-pool")
 
 
 def test_shard_cut_alters_no_record(site, monkeypatch):
@@ -582,7 +589,7 @@ def test_shard_cut_alters_no_record(site, monkeypatch):
     whole = many_config(site, partition_by=[])
     export(whole)
     before, ledger = read_records(site), read_manifest(site, DAY_1).ledger
-    monkeypatch.setattr(pipelines.plan, "SHARD_BYTES", 5_000)
+    monkeypatch.setattr(pipelines.plan, "SHARD_BYTES", 20_000)
 
     export(whole, force=True)
 
@@ -591,7 +598,7 @@ def test_shard_cut_alters_no_record(site, monkeypatch):
 
 
 def test_order_by_is_one_order_whatever_the_shard_size(site, monkeypatch):
-    monkeypatch.setattr(pipelines.plan, "SHARD_BYTES", 5_000)
+    monkeypatch.setattr(pipelines.plan, "SHARD_BYTES", 20_000)
     put_many(site)
 
     export(
